@@ -1,0 +1,86 @@
+"""The command-line program: its verbs, and the exit code of each error.
+
+0 done, 1 the system refused, 2 usage, 3 conflict, 4 untrusted template, 5 verification
+failed. An error that is not of our family is a defect of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from lightgen import __version__, console
+from lightgen.commands import new, run, templates
+from lightgen.errors import (
+    ConflictError,
+    LightgenError,
+    UntrustedTemplateError,
+    UsageError,
+    VerificationError,
+    WriteError,
+)
+
+EXIT_CODES: dict[type[LightgenError], int] = {
+    WriteError: 1,
+    UsageError: 2,
+    ConflictError: 3,
+    UntrustedTemplateError: 4,
+    VerificationError: 5,
+}
+
+# Without rich, `--help` is ready in half the time.
+app = typer.Typer(
+    name="lightgen",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+_templates_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.put(f"lightgen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and stop.",
+            callback=_print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Write PyTorch training projects, and run them."""
+
+
+app.command("new")(new.new)
+_templates_app.command("list")(templates.list_templates)
+_templates_app.command("show")(templates.show_template)
+_templates_app.command("export")(templates.export_template)
+app.add_typer(_templates_app, name="templates", help="List, show, export templates.")
+for _verb, (_subcommand, _help) in run.VERBS.items():
+    app.command(
+        _verb, help=_help, epilog=run.EPILOG, context_settings=run.PASS_THROUGH
+    )(run.verb_command(_subcommand))
+
+
+def main() -> None:
+    """Run the program with the process's arguments, and exit."""
+    try:
+        app()
+    except LightgenError as error:
+        console.fail(str(error))
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: LightgenError) -> int:
+    """Return the exit code of an error: that of the nearest class listed."""
+    return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)

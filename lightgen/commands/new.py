@@ -1,0 +1,224 @@
+"""`lightgen new`: writes a project from a template."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lightgen import __version__, console
+from lightgen.errors import UsageError
+from lightgen.project import git, journal, plan, write
+from lightgen.project.names import check_name
+from lightgen.project.state import (
+    STATE_FOLDER,
+    ProjectState,
+    pristine_hashes,
+    state_files,
+)
+from lightgen.project.tree import FileTree
+from lightgen.rendering.answers import check_answers, parse_data
+from lightgen.rendering.bundled import DEFAULT_TEMPLATE
+from lightgen.rendering.render import render
+from lightgen.rendering.source import open_template
+from lightgen.rendering.template import refuse_unsafe
+from lightgen.rendering.verify import format_python, verify_tree
+
+
+@dataclass(frozen=True)
+class _Project:
+    """A project ready to be written: its state, its files, and what they change."""
+
+    root: Path
+    state: ProjectState
+    tree: FileTree
+    changes: list[plan.Change]
+
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="Import name of the project, and of its folder."
+    ),
+]
+Template = Annotated[
+    str,
+    typer.Option(help="Bundled name, folder, or git address such as gh:owner/name."),
+]
+Data = Annotated[
+    list[str] | None,
+    typer.Option("--data", metavar="KEY=VALUE", help="Answer; may be repeated."),
+]
+OutputDir = Annotated[
+    Path, typer.Option(help="Existing folder to create the project in.")
+]
+Defaults = Annotated[
+    bool, typer.Option("--defaults", help="Ask nothing, take every default.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show the plan and write nothing.")
+]
+Diff = Annotated[
+    bool, typer.Option("--diff", help="Like --dry-run, with contents, as a diff.")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object; ask nothing.")
+]
+Git = Annotated[
+    bool | None,
+    typer.Option(
+        "--git/--no-git",
+        help="Run `git init`; by default in a new folder outside any repository.",
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace files of an existing folder.")
+]
+
+
+def new(
+    name: Name,
+    template: Template = DEFAULT_TEMPLATE,
+    data: Data = None,
+    output_dir: OutputDir = Path(),
+    defaults: Defaults = False,
+    dry_run: DryRun = False,
+    diff: Diff = False,
+    as_json: AsJson = False,
+    use_git: Git = None,
+    force: Force = False,
+) -> None:
+    """Write a new training project.
+
+    Asks for the template's options on a terminal. Writes all files or none.
+    """
+    dry_run = dry_run or diff
+    parent = _existing_folder(output_dir)
+    check_name(name, parent)
+    root = parent / name
+    if not dry_run:
+        journal.recover(root)
+    fresh = plan.is_free(root)
+    if not fresh and not force:
+        raise plan.occupied(root)
+    wants_git = git.decide(parent, use_git, fresh=fresh)
+
+    interactive = not (defaults or as_json) and console.is_interactive()
+    project = _prepare(root, template, data or [], interactive=interactive)
+
+    has_git = False
+    if not dry_run:
+        _write(project, fresh=fresh)
+        has_git = wants_git and _start_repository(root)
+    text = plan.contents_diff(root, project.tree, project.changes) if diff else ""
+    if as_json:
+        report = _as_json(project) | {"dry_run": dry_run, "git": has_git}
+        console.put_json(report | ({"diff": text} if diff else {}))
+    elif dry_run:
+        _show_plan(project, text)
+    else:
+        _show_result(project, fresh=fresh)
+
+
+def _existing_folder(folder: Path) -> Path:
+    resolved = folder.expanduser().resolve()
+    if resolved.is_dir() and os.access(resolved, os.R_OK | os.W_OK | os.X_OK):
+        return resolved
+    problem = "is not writable" if resolved.is_dir() else "is not an existing folder"
+    raise UsageError(
+        f"`{folder}` {problem}",
+        where="option --output-dir",
+        accepted="an existing folder that you may write to",
+        todo=f"mkdir -p {shlex.quote(str(folder))}, or choose another",
+    )
+
+
+def _prepare(
+    root: Path, reference: str, pairs: list[str], *, interactive: bool
+) -> _Project:
+    """Do everything that can fail before anything is written."""
+    data = parse_data(pairs)
+    with open_template(reference) as template:
+        refuse_unsafe(template.config, shown_as=reference)
+        check_answers(template.config, data, template=reference)
+        rendered = render(template, root.name, data, interactive=interactive)
+    verify_tree(rendered.tree)
+    tree = format_python(rendered.tree)
+    state = ProjectState(
+        generator=__version__,
+        package=root.name,
+        template=template.record,
+        answers=rendered.answers,
+        files=pristine_hashes(tree),
+    )
+    tree |= state_files(state, tree)
+    return _Project(root, state, tree, plan.plan_changes(root, tree))
+
+
+def _write(project: _Project, *, fresh: bool) -> None:
+    if fresh:
+        write.write_folder(project.root, project.tree)
+        return
+    changed = {
+        change.path: project.tree[change.path]
+        for change in project.changes
+        if change.action != "keep"
+    }
+    journal.replace_files(project.root, changed)
+
+
+def _start_repository(root: Path) -> bool:
+    problem = git.initialize(root)
+    if problem:
+        console.say(f"warning: `git init` failed: {problem}", style="yellow")
+    return not problem
+
+
+def _as_json(project: _Project) -> dict[str, object]:
+    return {
+        "command": "new",
+        "root": str(project.root),
+        "package": project.state.package,
+        "template": asdict(project.state.template),
+        "answers": project.state.answers,
+        "files": [asdict(change) for change in project.changes],
+    }
+
+
+def _shown(project: _Project) -> list[plan.Change]:
+    """Leave out lightgen's records, which a reader did not ask for."""
+    return [
+        change
+        for change in project.changes
+        if not change.path.startswith(f"{STATE_FOLDER}/")
+    ]
+
+
+def _show_plan(project: _Project, diff: str) -> None:
+    console.put(f"Nothing written. The plan for {project.root}:")
+    for change in _shown(project):
+        console.put(f"  {change.action:<8} {change.path}")
+    console.put(f"  and lightgen's records in {STATE_FOLDER}/")
+    if diff:
+        console.put(f"\n{diff.rstrip()}")
+
+
+def _show_result(project: _Project, *, fresh: bool) -> None:
+    template = project.state.template
+    version = f", version {template.version}" if template.version else ""
+    where = os.path.relpath(project.root)
+    done = "Created" if fresh else "Rewrote"
+    console.put(f"{done} {where} from the template {template.id}{version}.\n")
+    shown = _shown(project)
+    for line in console.tree_lines(change.path for change in shown):
+        console.put(f"  {line}")
+    replaced = [change.path for change in shown if change.action == "replace"]
+    if replaced:
+        console.put("\nReplaced:")
+        for path in replaced:
+            console.put(f"  {path}")
+    console.put(f"\nNext:\n  cd {shlex.quote(where)}\n  lightgen train")

@@ -1,0 +1,107 @@
+"""The error family of the command line: one class per remedy.
+
+A message has up to four parts: what was given, where it came from, what is accepted and
+what to do next. Which exit code a class gets is decided in `lightgen.cli` alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LightgenError(Exception):
+    """Base of every error whose message alone tells a user what to do.
+
+    Args:
+        given: What was found, values by repr or in backticks.
+        where: The argument, flag, file or line it came from.
+        accepted: What would have been right.
+        todo: The next step, preferably a command.
+    """
+
+    def __init__(
+        self, given: str, *, where: str = "", accepted: str = "", todo: str = ""
+    ) -> None:
+        super().__init__(given)
+        self.given = given
+        self.where = where
+        self.accepted = accepted
+        self.todo = todo
+
+    def __str__(self) -> str:
+        """Render one line for each part that is present."""
+        lines = [self.given]
+        parts = (
+            ("where", self.where),
+            ("accepted", self.accepted),
+            ("next", self.todo),
+        )
+        for label, text in parts:
+            if text:
+                lines.append(f"  {label + ':':<9} {text}")
+        return "\n".join(lines)
+
+
+class UsageError(LightgenError):
+    """The command line asks for something that cannot be done as written."""
+
+
+class InvalidNameError(UsageError):
+    """The project name cannot be a package of its own."""
+
+
+class UnknownTemplateError(UsageError):
+    """No bundled template, folder or repository answers to the reference."""
+
+
+class UnknownOptionError(UsageError):
+    """A `--data` key is no question of the template."""
+
+
+class InvalidAnswerError(UsageError):
+    """An answer has the wrong type, is no choice, or fails the template's own check."""
+
+
+class TemplateFormatError(UsageError):
+    """The template itself is broken; only its author can repair it."""
+
+
+class ProjectNotFoundError(UsageError):
+    """No generated project encloses the folder."""
+
+
+class ProjectStateError(UsageError):
+    """The project's own records, or the files they rely on, cannot be used."""
+
+
+class ConflictError(LightgenError):
+    """Something of the user's is in the way, and nothing was overwritten."""
+
+
+class UntrustedTemplateError(LightgenError):
+    """The template wants to run code of its own."""
+
+
+class VerificationError(LightgenError):
+    """What the template produced is not fit to be written."""
+
+
+class WriteError(LightgenError):
+    """The operating system refused a write; the disk is as it was."""
+
+
+def nearest(name: str, options: Iterable[str]) -> str | None:
+    """Find the option that `name` is most likely a slip of the pen for.
+
+    Returns:
+        The closest option, or None when nothing is close.
+    """
+    lowered = {option.lower(): option for option in options}
+    matches = difflib.get_close_matches(name.lower(), lowered, n=1)
+    return lowered[matches[0]] if matches else None
+
+
+def listing(names: Iterable[str]) -> str:
+    """Join names in backticks, or say that there are none."""
+    return ", ".join(f"`{name}`" for name in names) or "none"

@@ -1,0 +1,176 @@
+"""Replaces files of an existing folder, all of them or none.
+
+Inside the folder, `.lightgen-journal/` holds the new files, copies of the old ones and,
+once both are safely on the disk, `undo.json`: the list of changes about to be made.
+From then on the write can be undone; deleting that list is the one step that makes it
+final.
+
+- A failure undoes what was done so far.
+- A kill leaves the journal; the next lightgen command in the folder undoes the write.
+- A file that the user changed in between stays; the old text is put beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lightgen import console
+from lightgen.errors import ProjectStateError, WriteError
+from lightgen.project.tree import FileTree, sha256
+from lightgen.project.write import fill_folder, locked, refused, sync_file, sync_folder
+
+JOURNAL_FOLDER = ".lightgen-journal"
+_UNDO = "undo.json"
+_OLD_SUFFIX = ".before-lightgen"
+
+
+def replace_files(root: Path, tree: FileTree) -> None:
+    """Write all files of `tree` into the existing folder `root`, or none.
+
+    Files that are not in `tree` are not touched.
+
+    Raises:
+        WriteError: If the operating system refuses; every file is as it was.
+        ConflictError: If another process is writing to `root`.
+    """
+    recover(root)
+    journal = root / JOURNAL_FOLDER
+    try:
+        journal.mkdir()
+        with locked(journal):
+            try:
+                _prepare(root, journal, tree)
+                for path in tree:
+                    (root / path).parent.mkdir(parents=True, exist_ok=True)
+                    (journal / "new" / path).replace(root / path)
+                _sync_folders_of(root, tree)
+                (journal / _UNDO).unlink()
+            except BaseException:
+                _undo(root, journal)
+                raise
+            shutil.rmtree(journal, ignore_errors=True)
+    except OSError as error:
+        raise refused(error, root) from error
+
+
+def recover(root: Path) -> None:
+    """Undo a write to `root` that a kill interrupted, if there is one.
+
+    Raises:
+        ConflictError: If that write is still running.
+        ProjectStateError: If the journal is damaged.
+        WriteError: If the operating system refuses.
+    """
+    journal = root / JOURNAL_FOLDER
+    if not journal.is_dir():
+        return
+    with locked(journal):
+        begun = (journal / _UNDO).exists()
+        _undo(root, journal)
+    if begun:
+        console.say(f"note: undid an interrupted write to {root}")
+
+
+def _prepare(root: Path, journal: Path, tree: FileTree) -> None:
+    """Put new files, old files and the undo list on the disk, in that order."""
+    fill_folder(journal / "new", tree)
+    changes = []
+    for path, file in tree.items():
+        current = root / path
+        replaces = current.is_symlink() or current.exists()
+        if replaces:
+            backup = journal / "old" / path
+            backup.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(current, backup, follow_symlinks=False)
+            if not backup.is_symlink():
+                sync_file(backup)
+        changes.append(
+            {"path": path, "new": sha256(file.content), "replaces": replaces}
+        )
+    undo = {"changes": changes, "folders": _missing_folders(root, tree)}
+    draft = journal / f"{_UNDO}.draft"
+    draft.write_text(json.dumps(undo), encoding="utf-8")
+    sync_file(draft)
+    pass
+    sync_folder(journal)
+
+
+def _missing_folders(root: Path, paths: Iterable[str]) -> list[str]:
+    """List the folders to be created, the deepest first."""
+    parents = {parent for path in paths for parent in PurePosixPath(path).parents}
+    missing = [str(parent) for parent in parents if not (root / parent).exists()]
+    return sorted(missing, key=lambda folder: (-folder.count("/"), folder))
+
+
+def _sync_folders_of(root: Path, paths: Iterable[str]) -> None:
+    for folder in {(root / path).parent for path in paths}:
+        sync_folder(folder)
+
+
+def _undo(root: Path, journal: Path) -> None:
+    """Take back the changes listed in the journal, then remove it.
+
+    May be interrupted and called again: a restored file no longer has its new content.
+    """
+    try:
+        undo = _read_undo(journal)
+        for change in reversed(undo["changes"]):
+            _undo_change(root, journal, change)
+        for folder in undo["folders"]:
+            path = root / folder
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        (journal / _UNDO).unlink(missing_ok=True)
+    except OSError as error:
+        raise WriteError(
+            f"an interrupted write could not be undone: {error.strerror or error}",
+            where=str(error.filename or journal),
+            accepted="a writable folder",
+            todo="repair that and run any lightgen command here: it goes on undoing",
+        ) from error
+    shutil.rmtree(journal, ignore_errors=True)
+
+
+def _undo_change(root: Path, journal: Path, change: dict[str, Any]) -> None:
+    path, backup = root / change["path"], journal / "old" / change["path"]
+    ours = _content_hash(path) == change["new"]
+    if change["replaces"] and (backup.is_symlink() or backup.exists()):
+        if ours or not (path.is_symlink() or path.exists()):
+            backup.replace(path)
+        elif _content_hash(path) != _content_hash(backup):
+            kept = path.with_name(path.name + _OLD_SUFFIX)
+            backup.replace(kept)
+            console.say(f"note: {path} changed since; the old text is in {kept.name}")
+    elif ours and not change["replaces"]:
+        path.unlink()
+
+
+def _read_undo(journal: Path) -> dict[str, Any]:
+    """Read the undo list; an absent one means that nothing was changed yet."""
+    path = journal / _UNDO
+    if not path.exists():
+        return {"changes": [], "folders": []}
+    try:
+        undo: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        names = [change["path"] for change in undo["changes"]] + undo["folders"]
+        for name in map(PurePosixPath, names):
+            if name.is_absolute() or ".." in name.parts:
+                raise ValueError(f"`{name}` leaves the project")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ProjectStateError(
+            f"the journal of an interrupted write cannot be read: {error}",
+            where=str(path),
+            accepted="the file as lightgen wrote it",
+            todo=f"compare `{JOURNAL_FOLDER}/old` with the project, then delete it",
+        ) from error
+    return undo
+
+
+def _content_hash(path: Path) -> str | None:
+    if path.is_symlink():
+        return f"link to {path.readlink()}"
+    return sha256(path.read_bytes()) if path.is_file() else None

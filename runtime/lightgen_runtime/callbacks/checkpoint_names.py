@@ -1,0 +1,78 @@
+"""File names of checkpoints: templates filled with metrics, and links between files."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from string import Formatter
+
+from torch import Tensor
+
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
+
+
+def check_template(template: str) -> None:
+    """Refuse a `template` that could never be filled.
+
+    Raises:
+        MisconfigurationException: A brace is open, or a field has no name.
+    """
+    try:
+        fields = [field for _, field, _, _ in Formatter().parse(template)]
+    except ValueError as error:
+        raise MisconfigurationException(
+            f"`filename={template!r}` is not a template: {error}. Write each metric as "
+            "`{name}` or `{name:.2f}`, and a brace itself as `{{`."
+        ) from error
+    if "" in fields:
+        raise MisconfigurationException(
+            f"`filename={template!r}` has a field without a name. Write the metric's "
+            "name between the braces, e.g. `{epoch}` or `{val_loss:.2f}`."
+        )
+
+
+def fill_template(
+    template: str, metrics: Mapping[str, Tensor], equals: str | None
+) -> str:
+    """Replace each `{name:format}` of `template` by the metric of that name.
+
+    Args:
+        template: A file name without extension. The names may hold slashes.
+        metrics: Scalars by name; one that is missing counts as 0.
+        equals: Put between the name and its value; `None` leaves the name out.
+
+    Raises:
+        MisconfigurationException: A value cannot be written in the format given.
+    """
+    parts: list[str] = []
+    for literal, name, spec, _ in Formatter().parse(template):
+        parts.append(literal)
+        if name is None:
+            continue
+        value = metrics[name].item() if name in metrics else 0
+        if equals is not None:
+            parts += [name, equals]
+        try:
+            parts.append(format(value, spec or ""))
+        except ValueError as error:
+            raise MisconfigurationException(
+                f"`filename={template!r}`: the metric `{name}` is {value!r}, which the "
+                f"format `{spec}` cannot show ({error})."
+            ) from error
+    return "".join(parts)
+
+
+def link_file(target: Path, link: Path) -> None:
+    """Make `link` point to `target`, replacing what it was, in one step.
+
+    Where the file system has no links, `link` becomes a copy.
+    """
+    temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.symlink_to(os.path.relpath(target, link.parent))
+    except OSError:
+        shutil.copy2(target, temporary)
+    temporary.replace(link)

@@ -1,0 +1,543 @@
+"""Deciding when a checkpoint is due, under which name, and which one may go.
+
+What a checkpoint holds and how it reaches the disk is the Trainer's business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightgen_runtime.callbacks.checkpoint import Checkpoint
+from lightgen_runtime.callbacks.checkpoint_names import (
+    check_template,
+    fill_template,
+    link_file,
+)
+from lightgen_runtime.callbacks.monitored import (
+    epoch_end_has_metrics,
+    missing_metric_message,
+    validates,
+)
+from lightgen_runtime.utilities.atomic_write import atomic_write
+from lightgen_runtime.utilities.exceptions import (
+    MisconfigurationException,
+    NonFiniteLossError,
+)
+from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
+
+if TYPE_CHECKING:
+    from lightgen_runtime.callbacks.callback import StepOutput
+    from lightgen_runtime.core.module import LightningModule
+    from lightgen_runtime.trainer.trainer import Trainer
+
+
+class ModelCheckpoint(Checkpoint):
+    """Save checkpoints while training: the best ones, the last one, or all.
+
+    Args:
+        dirpath: Folder of the files; `None` is `checkpoints` in the folder of the run's
+            first logger, or in `default_root_dir` without a logger.
+        filename: Template without extension, e.g. `{epoch}-{val_loss:.2f}`; `None` is
+            `{epoch}-{step}`. A metric that was not logged counts as 0.
+        monitor: Name of the logged metric to rank by; `None` ranks by age.
+        verbose: Tell about each file written.
+        save_last: Also keep `last.ckpt`, the newest state; `"link"` makes it a link to
+            the newest file where there is one.
+        save_top_k: How many of the best to keep; 0 for none, -1 for all. Without
+            `monitor` it must be 0, 1 (the newest) or -1.
+        save_on_exception: Save once more when training ends by an exception.
+        save_weights_only: Leave optimizers, schedulers and counters out.
+        mode: `min` or `max`: which end of the metric is good. NaN is always the worst.
+        auto_insert_metric_name: Write `name=value` rather than `value` into file names.
+        every_n_train_steps: Save each time so many more optimizer steps are done.
+        train_time_interval: Save whenever so much time has passed, at a batch's end.
+        every_n_epochs: Save every so many epochs. Of these three at most one may be
+            given; the default is every epoch.
+        save_on_train_epoch_end: Save at the end of the training epoch (true) or of
+            validation (false); `None` chooses the one that has the metrics.
+        enable_version_counter: Append `-v1`, `-v2`, ... rather than overwrite a file.
+
+    Raises:
+        MisconfigurationException: At construction for an impossible combination; during
+            the run when nobody logs `monitor`.
+    """
+
+    CHECKPOINT_JOIN_CHAR = "-"
+    CHECKPOINT_EQUALS_CHAR = "="
+    CHECKPOINT_NAME_LAST = "last"
+    FILE_EXTENSION = ".ckpt"
+    STARTING_VERSION = 1
+
+    def __init__(
+        self,
+        dirpath: str | Path | None = None,
+        filename: str | None = None,
+        monitor: str | None = None,
+        verbose: bool = False,
+        save_last: bool | Literal["link"] | None = None,
+        save_top_k: int = 1,
+        save_on_exception: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "min",
+        auto_insert_metric_name: bool = True,
+        every_n_train_steps: int | None = None,
+        train_time_interval: timedelta | None = None,
+        every_n_epochs: int | None = None,
+        save_on_train_epoch_end: bool | None = None,
+        enable_version_counter: bool = True,
+    ) -> None:
+        self.dirpath = None if dirpath is None else str(Path(dirpath).expanduser())
+        self.filename = filename
+        self.monitor = monitor
+        self.verbose = verbose
+        self.save_last = save_last
+        self.save_top_k = save_top_k
+        self.save_on_exception = save_on_exception
+        self.save_weights_only = save_weights_only
+        self.mode = mode
+        self.auto_insert_metric_name = auto_insert_metric_name
+        if (every_n_train_steps, train_time_interval, every_n_epochs) == (None,) * 3:
+            every_n_epochs = 1
+        self._every_n_train_steps = every_n_train_steps or 0
+        self._train_time_interval = train_time_interval
+        self._every_n_epochs = every_n_epochs or 0
+        self._save_on_train_epoch_end = save_on_train_epoch_end
+        self._enable_version_counter = enable_version_counter
+        self._check_arguments()
+
+        self.current_score: Tensor | None = None
+        self.best_k_models: dict[str, Tensor] = {}
+        self.kth_best_model_path = ""
+        self.kth_value = torch.tensor(torch.inf if mode == "min" else -torch.inf)
+        self.best_model_score: Tensor | None = None
+        self.best_model_path = ""
+        self.last_model_path = ""
+        self._last_path_saved = ""
+        self._last_global_step_saved = 0
+        self._steps_done = 0
+        self._last_time_due = 0.0
+        self._has_validated = False
+        self._waits_for_metric = False
+        # Read at every batch: nothing but this may run when no batch can be due.
+        self._is_step_triggered = bool(every_n_train_steps or train_time_interval)
+
+    def _check_arguments(self) -> None:
+        if self.mode not in ("min", "max"):
+            raise MisconfigurationException(
+                f"`mode={self.mode!r}` is not accepted. Use `min` when a smaller "
+                f"`{self.monitor}` is better, else `max`."
+            )
+        if self.save_top_k < -1:
+            raise MisconfigurationException(
+                f"`save_top_k={self.save_top_k}` is not accepted. Use -1 for all, 0 for "
+                "none, or how many to keep."
+            )
+        if self.monitor is None and self.save_top_k not in (-1, 0, 1):
+            raise MisconfigurationException(
+                f"`save_top_k={self.save_top_k}` needs a metric to rank by. Set "
+                "`monitor` to one, or use `save_top_k` -1 (all), 0 (none) or 1 (newest)."
+            )
+        triggers = {
+            "every_n_train_steps": self._every_n_train_steps,
+            "every_n_epochs": self._every_n_epochs,
+            "train_time_interval": self._train_time_interval,
+        }
+        for name, value in triggers.items():
+            if isinstance(value, int) and value < 0:
+                raise MisconfigurationException(
+                    f"`{name}={value}` is not accepted. Use 0 for never, or a positive "
+                    "number."
+                )
+        given = [f"`{name}={value}`" for name, value in triggers.items() if value]
+        if len(given) > 1:
+            raise MisconfigurationException(
+                f"{' and '.join(given)} exclude each other. Keep one, or add a second "
+                "ModelCheckpoint."
+            )
+        if self.filename is not None:
+            check_template(self.filename)
+
+    # Configuration that other code reads.
+
+    @property
+    def every_n_epochs(self) -> int:
+        """Epochs between two saves; 0 when epochs do not count."""
+        return self._every_n_epochs
+
+    @property
+    def state_key(self) -> str:
+        """Tell apart several checkpoint callbacks of one run."""
+        return self._generate_state_key(
+            monitor=self.monitor,
+            mode=self.mode,
+            every_n_train_steps=self._every_n_train_steps,
+            every_n_epochs=self._every_n_epochs,
+            train_time_interval=self._train_time_interval,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return scores and paths so far."""
+        return {
+            "monitor": self.monitor,
+            "best_model_score": self.best_model_score,
+            "best_model_path": self.best_model_path,
+            "current_score": self.current_score,
+            "dirpath": self.dirpath,
+            "best_k_models": self.best_k_models,
+            "kth_best_model_path": self.kth_best_model_path,
+            "kth_value": self.kth_value,
+            "last_model_path": self.last_model_path,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Adopt the files of the run that is resumed, if they are in this folder.
+
+        With another `dirpath` only `best_model_path` is taken over: files of a folder
+        that is not ours are never ranked against ours, nor removed.
+        """
+        self.best_model_path = state_dict["best_model_path"]
+        former = state_dict.get("dirpath", self.dirpath)
+        if former != self.dirpath:
+            rank_zero_warn(
+                f"The checkpoint folder was `{former}` and is now `{self.dirpath}`: "
+                "the ranking starts anew, the former files stay as they are."
+            )
+            return
+        self.best_model_score = state_dict["best_model_score"]
+        self.kth_best_model_path = state_dict["kth_best_model_path"]
+        self.kth_value = state_dict["kth_value"]
+        self.best_k_models = dict(state_dict["best_k_models"])
+        self.last_model_path = state_dict["last_model_path"]
+
+    # When.
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Settle the folder of the files."""
+        if self.dirpath is None:
+            self.dirpath = _default_folder(trainer)
+        if stage != "fit":
+            return
+        self._has_validated = False
+        self._waits_for_metric = False
+        folder = Path(self.dirpath)
+        if (
+            not self._enable_version_counter
+            and folder.is_dir()
+            and any(folder.iterdir())
+        ):
+            rank_zero_warn(
+                f"The checkpoint folder `{folder}` is not empty, and files of the same "
+                "name in it are going to be overwritten (`enable_version_counter=False`)."
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of `train_time_interval`."""
+        self._last_time_due = time.monotonic()
+        self._steps_done = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: StepOutput,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save when a number of steps or a time is reached."""
+        if self._is_step_triggered and self._is_batch_due(trainer):
+            self._save_at_step(trainer)
+
+    def _is_batch_due(self, trainer: Trainer) -> bool:
+        if self._train_time_interval is not None:
+            now = time.monotonic()
+            if now - self._last_time_due < self._train_time_interval.total_seconds():
+                return False
+            self._last_time_due = now
+            return True
+        # Not `%`: manual optimization may pass over the exact multiple.
+        former, self._steps_done = self._steps_done, trainer.progress.global_step
+        every = self._every_n_train_steps
+        return self._steps_done // every > former // every
+
+    def _save_at_step(self, trainer: Trainer) -> None:
+        if self._must_not_save(trainer):
+            return
+        metrics = self._metrics_to_rank(trainer)
+        # A metric of validation or of the epoch's end cannot be there yet.
+        self._waits_for_metric = (
+            self.monitor is not None and self.monitor not in metrics
+        )
+        if not self._waits_for_metric:
+            self._save(trainer, metrics)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save when validation is where this callback's metric comes from."""
+        self._has_validated = not trainer.sanity_checking
+        if self._must_not_save(trainer):
+            return
+        if self._waits_for_metric:
+            self._save_at_step(trainer)
+        elif not self._is_epoch_end_the_time(trainer):
+            self._save_at_epoch(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save when the epoch's end is where this callback's metric comes from."""
+        if trainer.fast_dev_run:
+            return
+        if self._has_validated or not validates(trainer):
+            self._check_monitor(trainer)
+        if self._must_not_save(trainer):
+            return
+        if self._waits_for_metric:
+            self._save_at_step(trainer)
+        elif self._is_epoch_end_the_time(trainer):
+            self._save_at_epoch(trainer)
+
+    def _save_at_epoch(self, trainer: Trainer) -> None:
+        metrics = self._metrics_to_rank(trainer)
+        every = self._every_n_epochs
+        if every and (trainer.current_epoch + 1) % every == 0:
+            self._save_best(trainer, metrics)
+        self._save_newest(trainer, metrics)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Save what there is, unless the weights are known to be broken."""
+        if (
+            not self.save_on_exception
+            or isinstance(exception, NonFiniteLossError)
+            or self._must_not_save(trainer)
+        ):
+            return
+        path = self._free_path(trainer, self._metrics_to_rank(trainer), "")
+        self._write(trainer, path)
+        rank_zero_info(
+            f"Saved `{path}` because of {type(exception).__name__}: {exception}"
+        )
+
+    def _must_not_save(self, trainer: Trainer) -> bool:
+        return bool(
+            trainer.fast_dev_run
+            or trainer.state.fn != "fit"
+            or trainer.sanity_checking
+            or self._last_global_step_saved == trainer.global_step
+        )
+
+    def _is_epoch_end_the_time(self, trainer: Trainer) -> bool:
+        """Choose the end of the training epoch or of validation, whichever is later."""
+        if self._save_on_train_epoch_end is not None:
+            return self._save_on_train_epoch_end
+        return epoch_end_has_metrics(trainer)
+
+    # What.
+
+    def _metrics_to_rank(self, trainer: Trainer) -> dict[str, Tensor]:
+        metrics = dict(trainer.callback_metrics)
+        for name, value in (
+            ("epoch", trainer.current_epoch),
+            ("step", trainer.global_step),
+        ):
+            logged = metrics.get(name)
+            metrics[name] = torch.tensor(value) if logged is None else logged.int()
+        return metrics
+
+    def _check_monitor(self, trainer: Trainer) -> None:
+        """Raise if the metric to rank by is not among those logged by now."""
+        logged = trainer.callback_metrics
+        if self.monitor is None or self.monitor in (*logged, "epoch", "step"):
+            return
+        message = missing_metric_message("ModelCheckpoint", self.monitor, logged)
+        raise MisconfigurationException(
+            f"{message} Call `self.log({self.monitor!r}, value)` in the module, or "
+            "monitor one of these."
+        )
+
+    def _save(self, trainer: Trainer, metrics: dict[str, Tensor]) -> None:
+        self._save_best(trainer, metrics)
+        self._save_newest(trainer, metrics)
+
+    def _save_best(self, trainer: Trainer, metrics: dict[str, Tensor]) -> None:
+        if self.save_top_k == 0:
+            return
+        if self.monitor is None:
+            self._save_unranked(trainer, metrics)
+            return
+        if self.monitor not in metrics:
+            if self._has_validated or not validates(trainer):
+                self._check_monitor(trainer)
+            return
+        # A copy: the tensor that was logged may be a running sum.
+        score = metrics[self.monitor].detach().to("cpu", copy=True)
+        if self.check_monitor_top_k(trainer, score):
+            self._save_ranked(trainer, metrics, score)
+        elif self.verbose:
+            rank_zero_info(
+                f"Step {trainer.global_step}: `{self.monitor}` = {float(score):.5f} is "
+                f"not among the best {self.save_top_k}"
+            )
+
+    def _save_unranked(self, trainer: Trainer, metrics: dict[str, Tensor]) -> None:
+        path = self._free_path(trainer, metrics, self.best_model_path)
+        former, self.best_model_path = self.best_model_path, path
+        self._write(trainer, path)
+        if self.save_top_k == 1:
+            self._remove(trainer, former, path)
+
+    def check_monitor_top_k(
+        self, trainer: Trainer, current: Tensor | None = None
+    ) -> bool:
+        """Tell whether a score of `current` belongs among the files to keep."""
+        if current is None:
+            return False
+        if self.save_top_k == -1 or len(self.best_k_models) < self.save_top_k:
+            return True
+        worst = self.best_k_models[self.kth_best_model_path]
+        return bool(current < worst if self.mode == "min" else current > worst)
+
+    def _save_ranked(
+        self, trainer: Trainer, metrics: dict[str, Tensor], score: Tensor
+    ) -> None:
+        displaced = ""
+        if len(self.best_k_models) == self.save_top_k:
+            displaced = self.kth_best_model_path
+            del self.best_k_models[displaced]
+        path = self._free_path(trainer, metrics, displaced)
+        if torch.isnan(score):
+            score = torch.full_like(
+                score, torch.inf if self.mode == "min" else -torch.inf
+            )
+        self.current_score = score
+        self.best_k_models[path] = score
+
+        best, worst = (min, max) if self.mode == "min" else (max, min)
+        if len(self.best_k_models) == self.save_top_k or self.save_top_k == -1:
+            self.kth_best_model_path = worst(
+                self.best_k_models, key=lambda name: float(self.best_k_models[name])
+            )
+            self.kth_value = self.best_k_models[self.kth_best_model_path]
+        self.best_model_path = best(
+            self.best_k_models, key=lambda name: float(self.best_k_models[name])
+        )
+        self.best_model_score = self.best_k_models[self.best_model_path]
+
+        self._write(trainer, path)
+        if self.verbose:
+            rank_zero_info(
+                f"Step {trainer.global_step}: `{self.monitor}` = {float(score):.5f} "
+                f"saved as `{path}`"
+            )
+        self._remove(trainer, displaced, path)
+
+    def _save_newest(self, trainer: Trainer, metrics: dict[str, Tensor]) -> None:
+        if not self.save_last:
+            return
+        path = self._free_path(
+            trainer, metrics, self.last_model_path, self.CHECKPOINT_NAME_LAST
+        )
+        former, self.last_model_path = self.last_model_path, path
+        if self.save_last == "link" and self._last_path_saved and self.save_top_k != 0:
+            if trainer.is_global_zero:
+                link_file(Path(self._last_path_saved), Path(path))
+        else:
+            self._write(trainer, path)
+        self._remove(trainer, former, path)
+
+    def _write(self, trainer: Trainer, path: str) -> None:
+        trainer.save_checkpoint(path, self.save_weights_only)
+        self._last_global_step_saved = trainer.global_step
+        self._last_path_saved = path
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(self)
+
+    def _remove(self, trainer: Trainer, path: str, replacement: str) -> None:
+        """Remove a file that lost its place, if it is one of this run's own."""
+        if (
+            path
+            and path != replacement
+            and path != str(trainer.ckpt_path)
+            and Path(self.dirpath or "").resolve() in Path(path).resolve().parents
+        ):
+            trainer.strategy.remove_checkpoint(path)
+
+    # Names.
+
+    def format_checkpoint_name(
+        self,
+        metrics: Mapping[str, Tensor],
+        filename: str | None = None,
+        ver: int | None = None,
+        prefix: str | None = None,
+    ) -> str:
+        """Return the path that these metrics give.
+
+        Args:
+            metrics: Scalars for the template.
+            filename: The template; `None` takes that of this callback.
+            ver: Number to append as `-v<ver>`.
+            prefix: Put before the name, with a dash.
+        """
+        join = self.CHECKPOINT_JOIN_CHAR
+        template = filename or self.filename or f"{{epoch}}{join}{{step}}"
+        equals = self.CHECKPOINT_EQUALS_CHAR if self.auto_insert_metric_name else None
+        name = fill_template(template, metrics, equals)
+        if prefix:
+            name = f"{prefix}{join}{name}"
+        if ver is not None:
+            name = f"{name}{join}v{ver}"
+        return str(Path(self.dirpath or "") / f"{name}{self.FILE_EXTENSION}")
+
+    def _free_path(
+        self,
+        trainer: Trainer,
+        metrics: dict[str, Tensor],
+        replaced: str,
+        filename: str | None = None,
+    ) -> str:
+        """Return a path nobody uses, or that of the file about to be replaced."""
+        path = self.format_checkpoint_name(metrics, filename)
+        version = self.STARTING_VERSION
+        while (
+            self._enable_version_counter
+            and path != replaced
+            and self.file_exists(path, trainer)
+        ):
+            path = self.format_checkpoint_name(metrics, filename, ver=version)
+            version += 1
+        return path
+
+    def file_exists(self, filepath: str | Path, trainer: Trainer) -> bool:
+        """Tell whether something is at `filepath`."""
+        return Path(filepath).exists()
+
+    def to_yaml(self, filepath: str | Path | None = None) -> None:
+        """Write the kept files and their scores as YAML.
+
+        Args:
+            filepath: Where to; `None` is `best_k_models.yaml` beside the checkpoints.
+        """
+        import yaml
+
+        scores = {path: float(score) for path, score in self.best_k_models.items()}
+        target = Path(filepath or Path(self.dirpath or "") / "best_k_models.yaml")
+        with atomic_write(target) as stream:
+            stream.write(yaml.safe_dump(scores).encode("utf-8"))
+
+
+def _default_folder(trainer: Trainer) -> str:
+    """Return the checkpoint folder of the run's first logger, or of the root."""
+    if not trainer.loggers:
+        return str(Path(trainer.default_root_dir) / "checkpoints")
+    logger = trainer.loggers[0]
+    version = logger.version
+    folder = version if isinstance(version, str) else f"version_{version}"
+    root = logger.save_dir or trainer.default_root_dir
+    return str(Path(root) / (logger.name or "") / folder / "checkpoints")

@@ -1,0 +1,39 @@
+"""When a monitored metric is final, and what to say when nobody logs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightgen_runtime.trainer.trainer import Trainer
+
+
+def validates(trainer: Trainer) -> bool:
+    """Tell whether this fit has any validation batch."""
+    return sum(trainer.num_val_batches) > 0
+
+
+def epoch_end_has_metrics(trainer: Trainer) -> bool:
+    """Tell whether the end of a training epoch is where fresh metrics are.
+
+    Otherwise validation runs in mid-epoch, or not in every epoch, and its end is.
+    """
+    if not validates(trainer):
+        return True
+    return (
+        trainer.check_val_every_n_epoch == 1
+        and trainer.val_check_batch == trainer.num_training_batches
+    )
+
+
+def missing_metric_message(owner: str, monitor: str, logged: Iterable[str]) -> str:
+    """Say that `monitor` was not logged, what was, and which name is nearest."""
+    names = sorted(logged)
+    nearest = get_close_matches(monitor, names, n=1)
+    return (
+        f"`{owner}(monitor={monitor!r})`: no metric of that name was logged. Logged "
+        f"were: {', '.join(names) or 'none at all'}."
+        + (f" Nearest name: `{nearest[0]}`." if nearest else "")
+    )

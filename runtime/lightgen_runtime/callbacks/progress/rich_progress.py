@@ -1,0 +1,309 @@
+"""A progress bar on the terminal, drawn by Rich."""
+
+from __future__ import annotations
+
+import math
+import sys
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from lightgen_runtime.callbacks.progress.progress_bar import (
+    ProgressBar,
+    epoch_label,
+    format_metrics,
+)
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from lightgen_runtime.callbacks.callback import StepOutput
+    from lightgen_runtime.core.module import LightningModule
+    from lightgen_runtime.trainer.trainer import Trainer
+
+REFRESH_INTERVAL_S = 0.1  # faster is not seen, and each drawing costs milliseconds
+
+
+class _Row:
+    """One line of the display: a stage, how far it is, how fast it goes."""
+
+    def __init__(self, description: str, total: int | float, done: int = 0) -> None:
+        self.description = description
+        self.total = None if math.isinf(total) else int(total)
+        self.done = done
+        self.metrics = ""
+        self.paused_s = 0.0
+        self.task_id: TaskID | None = None
+        self._done_before = done
+        self._started = monotonic()
+
+    def columns(self) -> dict[str, Any]:
+        """Return what Rich needs to draw the line."""
+        elapsed_s = max(monotonic() - self._started - self.paused_s, 1e-6)
+        rate = (self.done - self._done_before) / elapsed_s
+        return {
+            "description": self.description,
+            "completed": self.done,
+            "total": self.total,
+            "count": f"{self.done}/{'?' if self.total is None else self.total}",
+            "rate": f"{rate:.1f} it/s" if rate else "",
+            "metrics": self.metrics,
+        }
+
+
+class RichProgressBar(ProgressBar):
+    """Draw one moving line for training, and another while validation lasts.
+
+    Lines are drawn at most ten times a second, and only then are metrics read from the
+    device. They go to stderr.
+
+    Args:
+        refresh_rate: 0 shows nothing. Every other number means the same: time decides
+            when to draw, not the number of batches.
+        leave: Keep the line of each epoch rather than only the last one.
+        console_kwargs: Arguments for `rich.console.Console`.
+    """
+
+    def __init__(
+        self,
+        refresh_rate: int = 1,
+        leave: bool = False,
+        console_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if refresh_rate < 0:
+            raise MisconfigurationException(
+                f"`refresh_rate={refresh_rate}` is not accepted. Use 0 to show nothing, "
+                "or 1."
+            )
+        self._refresh_rate = refresh_rate
+        self._leave = leave
+        self._console_kwargs = console_kwargs or {}
+        self._progress: Progress | None = None
+        self._train_row: _Row | None = None
+        self._eval_row: _Row | None = None
+        self._eval_started = 0.0
+        self._next_drawing = 0.0
+        self.enable()
+
+    @property
+    def refresh_rate(self) -> int:
+        """0 when nothing is ever shown."""
+        return self._refresh_rate
+
+    def enable(self) -> None:
+        """Draw from now on, unless `refresh_rate` is 0."""
+        self._is_enabled = self._refresh_rate > 0
+        self._next_drawing = 0.0 if self._is_enabled else math.inf
+
+    def disable(self) -> None:
+        """Draw nothing from now on."""
+        self._is_enabled = False
+        self._next_drawing = math.inf
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print above the bar; arguments are those of `rich.console.Console.print`."""
+        if self._progress is None:
+            super().print(*args, **kwargs)
+        else:
+            self._progress.console.print(*args, **kwargs)
+
+    # Training.
+
+    def on_train_epoch_start(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> None:
+        """Begin the epoch's line."""
+        if not self._leave:
+            self._erase(self._train_row)
+        self._train_row = _Row(epoch_label(trainer), self.total_train_batches)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: StepOutput,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Draw, if the last time is long enough ago."""
+        if monotonic() >= self._next_drawing:
+            self._show_training(trainer, pl_module, batch_idx + 1)
+
+    def _show_training(
+        self, trainer: Trainer, pl_module: LightningModule, done: int
+    ) -> None:
+        row = self._train_row
+        if row is None:  # resumed in mid-epoch, whose start nobody announced
+            row = _Row(epoch_label(trainer), self.total_train_batches, done)
+            self._train_row = row
+        row.done = done
+        row.metrics = format_metrics(self.get_metrics(trainer, pl_module))
+        self._draw(row)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the epoch's line with its last metrics."""
+        row = self._train_row
+        if row is not None and self._is_enabled:
+            done = row.done if row.total is None else row.total
+            self._show_training(trainer, pl_module, done)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw what the end of the last epoch added, and leave the line there."""
+        row = self._train_row
+        if row is not None and self._is_enabled:
+            self._show_training(trainer, pl_module, row.done)
+        self._close()
+
+    # Validation, testing, prediction.
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a line, which appears only if validation lasts."""
+        self._eval_started = monotonic()
+        self.reset_dataloader_idx_tracker()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: StepOutput,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw, if the last time is long enough ago."""
+        if monotonic() >= self._next_drawing:
+            name = self.validation_description
+            if trainer.sanity_checking:
+                name = self.sanity_check_description
+            self._show_evaluation(name, batch_idx, dataloader_idx)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Erase the line, or leave it there when validation is all there was."""
+        self._end_evaluation(keep=trainer.state.fn == "validate")
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: StepOutput,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw, if the last time is long enough ago."""
+        if monotonic() >= self._next_drawing:
+            self._show_evaluation(self.test_description, batch_idx, dataloader_idx)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the line there."""
+        self._end_evaluation(keep=True)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw, if the last time is long enough ago."""
+        if monotonic() >= self._next_drawing:
+            self._show_evaluation(self.predict_description, batch_idx, dataloader_idx)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the line there."""
+        self._end_evaluation(keep=True)
+
+    def _show_evaluation(self, name: str, batch_idx: int, dataloader_idx: int) -> None:
+        totals = self._eval_batches()
+        if self.has_dataloader_changed(dataloader_idx) or self._eval_row is None:
+            self._erase(self._eval_row)
+            if len(totals) > 1:
+                name = f"{name} {dataloader_idx + 1}/{len(totals)}"
+            self._eval_row = _Row(name, totals[dataloader_idx])
+        self._eval_row.done = batch_idx + 1
+        self._draw(self._eval_row)
+
+    def _eval_batches(self) -> list[int | float]:
+        trainer = self.trainer
+        if trainer.sanity_checking:
+            return trainer.num_sanity_val_batches
+        if trainer.testing:
+            return trainer.num_test_batches
+        if trainer.predicting:
+            return trainer.num_predict_batches
+        return trainer.num_val_batches
+
+    def _end_evaluation(self, keep: bool) -> None:
+        row, self._eval_row = self._eval_row, None
+        if keep:
+            if row is not None and row.total is not None:
+                row.done = row.total
+                self._draw(row)
+            self._close()
+            return
+        self._erase(row)
+        if self._train_row is not None:
+            self._train_row.paused_s += monotonic() - self._eval_started
+
+    # Drawing.
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Finish the line, so that the error starts on one of its own."""
+        self._close()
+
+    def teardown(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str
+    ) -> None:
+        """Give the terminal back, whatever happened."""
+        self._close()
+
+    def _draw(self, row: _Row) -> None:
+        if self._progress is None:
+            self._progress = self._open()
+        columns = row.columns()
+        if row.task_id is None:
+            row.task_id = self._progress.add_task(**columns)
+        self._progress.update(row.task_id, **columns)
+        self._progress.refresh()
+        self._next_drawing = monotonic() + REFRESH_INTERVAL_S
+
+    def _erase(self, row: _Row | None) -> None:
+        if self._progress is not None and row is not None and row.task_id is not None:
+            self._progress.remove_task(row.task_id)
+
+    def _open(self) -> Progress:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
+
+        progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]}"),
+            TextColumn("{task.fields[rate]}", style="dim"),
+            TextColumn(
+                "{task.fields[metrics]}",
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            ),
+            console=Console(**{"stderr": True, **self._console_kwargs}),
+            auto_refresh=False,  # no thread: nothing happens between two drawings
+            # What the user prints must not end up in the middle of the bar, but output
+            # that goes to a file or pipe must go on going there.
+            redirect_stdout=sys.stdout.isatty(),
+            redirect_stderr=True,
+            expand=True,
+        )
+        progress.start()
+        return progress
+
+    def _close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress = None
+        self._train_row = None
+        self._eval_row = None

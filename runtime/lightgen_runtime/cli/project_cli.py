@@ -1,0 +1,299 @@
+"""The command line of a generated project: run folders, results, exit codes.
+
+Adds to LightningCLI what a project wants around it: every fit gets `runs/<n>/`,
+`--ckpt_path best|last` finds its checkpoint, results are printed and kept, and errors
+end as one line and an exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from lightgen_runtime.cli.argument_parser import LightningArgumentParser
+from lightgen_runtime.cli.lightning_cli import LightningCLI
+from lightgen_runtime.cli.predictions import write_predictions
+from lightgen_runtime.cli.report import (
+    Status,
+    Summary,
+    checkpoint_paths,
+    metric_values,
+    result_table,
+    shown_path,
+)
+from lightgen_runtime.cli.runs import (
+    CONFIG,
+    RUNS,
+    SUMMARY,
+    Run,
+    claim_run,
+    find_checkpoint,
+    run_of,
+    write_json,
+)
+from lightgen_runtime.loggers import CSVLogger
+from lightgen_runtime.trainer.trainer import Trainer
+from lightgen_runtime.utilities.atomic_write import atomic_write
+from lightgen_runtime.utilities.exceptions import (
+    LightgenRuntimeError,
+    NonFiniteLossError,
+)
+
+FAILED = 1
+USAGE = 2
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+
+# Not part of what a run is: how this one command was called.
+_CALL_ONLY = ("config", "json", "ckpt_path")
+
+
+class ProjectCLI(LightningCLI):
+    """Run the subcommands of a project from its root folder.
+
+    `fit` writes `runs/<n>/` with the resolved config, metrics, checkpoints and a
+    summary. `validate`, `test` and `predict` use the best checkpoint of the newest run
+    unless `--ckpt_path` names another, and keep their results in that run's folder.
+    `fast_dev_run` leaves no folder.
+
+    Results go to stdout, ending with one JSON object where `--json` is given; anything
+    said on the way goes to stderr.
+
+    Args:
+        *args: As for LightningCLI.
+        **kwargs: As for LightningCLI; without `save_config_callback` the config is
+            saved in the run's folder only.
+
+    Raises:
+        SystemExit: With 2 if the config, the data or a checkpoint cannot be used, with
+            1 if the training itself failed, with 130 on Ctrl-C. Errors of the
+            project's own code propagate as they are.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("save_config_callback", None)
+        self._run: Run | None = None  # claimed by this fit
+        self._results: Path | None = None  # the folder that results go to
+        self._predictions: Path | None = None
+        self._last_checkpoint: str | None = None
+        try:
+            super().__init__(*args, **kwargs)
+        except LightgenRuntimeError as error:
+            _say(f"error: {error}")
+            self._say_what_is_kept(resumable=False)
+            sys.exit(FAILED if isinstance(error, NonFiniteLossError) else USAGE)
+        except KeyboardInterrupt:
+            # The terminal has echoed ^C in the middle of a line.
+            _say("\nInterrupted.")
+            self._say_what_is_kept(resumable=True)
+            sys.exit(INTERRUPTED)
+
+    # --- the parser
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return each subcommand and the arguments of its method not to expose."""
+        own = {"verbose", "return_predictions"}
+        return {name: skip | own for name, skip in LightningCLI.subcommands().items()}
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the arguments that belong to no class."""
+        super().add_default_arguments_to_parser(parser)
+        parser.add_argument(
+            "--json",
+            action="store_true",
+            help="End stdout with one line that is a JSON object with the results.",
+        )
+
+    # --- the checkpoint to start from
+
+    def _take_checkpoint_hparams(self) -> None:
+        if self.subcommand is not None:
+            config = self._own_config()
+            given = config.get("ckpt_path")
+            if given is None and self.subcommand != "fit" and not self._is_dev_run():
+                given = "best"
+            if given is not None:
+                config["ckpt_path"] = self._chosen_checkpoint(given)
+        super()._take_checkpoint_hparams()
+
+    def _chosen_checkpoint(self, given: str) -> str:
+        path = find_checkpoint(given)
+        _say(f"{self.subcommand} from {shown_path(path)}")
+        if self.subcommand != "fit" and not self._is_dev_run():
+            run = run_of(path)
+            self._results = run.folder if run else path.parent
+        return str(path)
+
+    def _checkpoint_hparams(self, path: Path) -> dict[str, Any]:
+        """Return the checkpoint's hyperparameters that no option contradicts."""
+        options = {
+            token.partition("=")[0] for token in self._parser(self.subcommand).args
+        }
+        model = self._get(self.config, "model")
+        taken = {
+            name: value
+            for name, value in super()._checkpoint_hparams(path).items()
+            if f"--model.{name}" not in options
+        }
+        for name, value in taken.items():
+            if model[name] != value:
+                _say(
+                    f"model.{name}: {value!r} from the checkpoint, not {model[name]!r}"
+                )
+        return taken
+
+    # --- the run folder
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; a fit claims its run folder with it.
+
+        Nothing before this writes to the disk, so whatever is wrong with the config,
+        the model or the datamodule leaves no trace.
+        """
+        logger = kwargs.get("logger", self._get(self.config_init, "trainer")["logger"])
+        wants_default = logger is None or logger is True
+        if self.subcommand is None or self._is_dev_run():
+            return super().instantiate_trainer(**kwargs)
+        if self.subcommand != "fit":
+            if wants_default:
+                kwargs["logger"] = False  # the results are kept as one JSON file
+            return super().instantiate_trainer(**kwargs)
+        run = claim_run()
+        if wants_default:
+            number = str(run.number)
+            kwargs["logger"] = CSVLogger(save_dir=str(RUNS), name="", version=number)
+        if self._get(self.config_init, "trainer")["default_root_dir"] is None:
+            kwargs.setdefault("default_root_dir", str(run.folder))
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+            self._save_config(run.folder / CONFIG)
+        except BaseException:
+            run.discard_unless_trained()
+            raise
+        self._run = run
+        self._results = run.folder
+        _say(f"run {run.number}: {run.folder.as_posix()}")
+        return trainer
+
+    def _save_config(self, path: Path) -> None:
+        config = self._own_config().clone()
+        for key in _CALL_ONLY:
+            config.pop(key, None)
+        text = self._parser(self.subcommand).dump(
+            config, skip_unset=False, skip_validation=True
+        )
+        with atomic_write(path) as stream:
+            stream.write(text.encode())
+
+    def _is_dev_run(self) -> bool:
+        return bool(self._get(self.config, "trainer")["fast_dev_run"])
+
+    # --- the run and its result
+
+    def validate(self, **kwargs: Any) -> None:
+        """Evaluate on the validation data, without the Trainer's own table."""
+        self.trainer.validate(verbose=False, **kwargs)
+
+    def test(self, **kwargs: Any) -> None:
+        """Evaluate on the test data, without the Trainer's own table."""
+        self.trainer.test(verbose=False, **kwargs)
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predict and keep the predictions in the run's folder."""
+        predictions = self.trainer.predict(return_predictions=True, **kwargs)
+        if predictions and self._results is not None:
+            self._predictions = write_predictions(predictions, self._results)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        start_s = time.monotonic()
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException as error:
+            if isinstance(error, LightgenRuntimeError) and self._run is not None:
+                self._forget_run_unless_trained(self._run)
+            interrupted = isinstance(error, KeyboardInterrupt)
+            status: Status = "interrupted" if interrupted else "failed"
+            self._conclude(status, time.monotonic() - start_s)
+            raise
+        self._conclude("completed", time.monotonic() - start_s)
+
+    def _forget_run_unless_trained(self, run: Run) -> None:
+        """Leave the disk as it was if bad input was found before the first batch."""
+        run.discard_unless_trained()
+        if not run.folder.exists():
+            _say(f"removed {run.folder.as_posix()}: nothing had been trained")
+            self._run = None
+            self._results = None
+
+    def _conclude(self, status: Status, seconds: float) -> None:
+        """Keep and print the result, whatever it is."""
+        summary = self._summary(status, seconds)
+        self._last_checkpoint = summary.last_checkpoint
+        if self._results is not None:
+            if self.subcommand == "fit":
+                write_json(self._results / SUMMARY, summary.as_json())
+            elif status == "completed":
+                name = f"{self.subcommand}.json"
+                write_json(self._results / name, summary.as_json())
+        if status == "completed":
+            sys.stdout.write(f"{result_table(summary)}\n")
+        if self._own_config()["json"]:
+            line = json.dumps(summary.as_json(), allow_nan=False)
+            sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+    def _summary(self, status: Status, seconds: float) -> Summary:
+        best, last = None, None
+        if self.subcommand == "fit":
+            best, last = checkpoint_paths(self.trainer)
+        run = self._results if self._run or self._in_run() else None
+        return Summary(
+            command=str(self.subcommand),
+            run=shown_path(run),
+            status=status,
+            metrics=metric_values(self.trainer),
+            ckpt_path=shown_path(self._own_config().get("ckpt_path")),
+            best_checkpoint=best,
+            last_checkpoint=last,
+            predictions=shown_path(self._predictions),
+            seconds=round(seconds, 3),
+            epochs=self.trainer.current_epoch,
+            steps=self.trainer.global_step,
+        )
+
+    def _in_run(self) -> bool:
+        return self._results is not None and self._results.parent == RUNS
+
+    def _say_what_is_kept(self, *, resumable: bool) -> None:
+        """After a fit that did not reach its end: what is left and how to go on."""
+        if self._run is None:
+            return
+        if self._last_checkpoint is None:
+            _say("No checkpoint had been written yet.")
+            return
+        _say(f"kept: {self._last_checkpoint}")
+        if resumable:
+            _say(f"resume: {_bare_command(self._parser('fit').args)} --ckpt_path last")
+
+
+def _bare_command(args: list[str]) -> str:
+    """Return the command line of this process, without a `--ckpt_path`."""
+    kept = [
+        arg
+        for arg, previous in zip(args, ["", *args], strict=False)
+        if "--ckpt_path" not in (arg, previous) and not arg.startswith("--ckpt_path=")
+    ]
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    if main is None:
+        program = ["python", sys.argv[0]]
+    else:
+        program = ["python", "-m", main.name.removesuffix(".__main__")]
+    return shlex.join([*program, "fit", *kept])
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"{message}\n")

@@ -1,0 +1,202 @@
+"""The folder `runs/`: one numbered folder a training run, and finding checkpoints in it.
+
+A run's folder holds its config, metrics, checkpoints and, at its end, `summary.json`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lightgen_runtime.utilities.atomic_write import atomic_write
+from lightgen_runtime.utilities.exceptions import (
+    CheckpointNotFoundError,
+    MisconfigurationException,
+)
+
+RUNS = Path("runs")
+SUMMARY = "summary.json"
+CONFIG = "config.yaml"
+CHECKPOINTS = "checkpoints"
+# What may be in a folder that no step of training has reached.
+_BEFORE_TRAINING = {CONFIG, "hparams.yaml", CHECKPOINTS}
+
+_MOST_NAMES = 5  # in one message
+
+CheckpointKind = Literal["best", "last"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One folder `runs/<n>`."""
+
+    folder: Path
+
+    @property
+    def number(self) -> int:
+        """Return n."""
+        return int(self.folder.name)
+
+    def checkpoint(self, kind: CheckpointKind) -> Path | None:
+        """Return the best or last checkpoint of this run, if there is such a file."""
+        summary = self._summary()
+        if summary is not None:
+            name = summary.get(f"{kind}_checkpoint")
+            path = Path(name) if isinstance(name, str) else None
+            return path if path is not None and path.is_file() else None
+        # The run was killed, or is not over: it had no time to say which is best.
+        return self._newest_file() if kind == "last" else None
+
+    def discard_unless_trained(self) -> None:
+        """Remove the folder if it holds nothing but what a start writes."""
+        names = {entry.name for entry in self.folder.iterdir()}
+        checkpoints = self.folder / CHECKPOINTS
+        if names <= _BEFORE_TRAINING and not any(checkpoints.glob("*")):
+            shutil.rmtree(self.folder)
+            if not any(self.folder.parent.iterdir()):
+                self.folder.parent.rmdir()
+
+    def _summary(self) -> dict[str, Any] | None:
+        try:
+            content = json.loads((self.folder / SUMMARY).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
+
+    def _newest_file(self) -> Path | None:
+        files = (self.folder / CHECKPOINTS).glob("*.ckpt")
+        return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def claim_run() -> Run:
+    """Create `runs/<n>` with the next free number and return it.
+
+    Two processes that claim at once get two numbers: making the folder decides.
+
+    Raises:
+        MisconfigurationException: The folder cannot be made.
+    """
+    newest = next(runs_newest_first(), None)
+    number = newest.number + 1 if newest else 1
+    try:
+        RUNS.mkdir(exist_ok=True)
+        while True:
+            try:
+                (RUNS / str(number)).mkdir()
+                return Run(RUNS / str(number))
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise MisconfigurationException(
+            f"The folder for this run cannot be made: `{RUNS}` in {Path.cwd()}: "
+            f"{error.strerror}."
+        ) from error
+
+
+def runs_newest_first() -> Iterator[Run]:
+    """Yield the runs of the project in the current folder."""
+    if not RUNS.is_dir():
+        return
+    numbers = [int(entry.name) for entry in RUNS.iterdir() if entry.name.isdigit()]
+    for number in sorted(numbers, reverse=True):
+        yield Run(RUNS / str(number))
+
+
+def run_of(checkpoint: Path) -> Run | None:
+    """Return the run whose folder `checkpoint` is in, if any."""
+    root = RUNS.resolve()
+    for folder in checkpoint.resolve().parents:
+        if folder.parent == root and folder.name.isdigit():
+            return Run(RUNS / folder.name)
+    return None
+
+
+def find_checkpoint(given: str) -> Path:
+    """Return the file that `best`, `last`, a run or a path stands for.
+
+    Args:
+        given: `best` or `last` of the newest run that has one; a run's number or folder
+            for its best; or the path of a file.
+
+    Raises:
+        CheckpointNotFoundError: There is no such checkpoint.
+    """
+    if given in ("best", "last"):
+        kind: CheckpointKind = "best" if given == "best" else "last"
+        return _newest_checkpoint(kind)
+    path = Path(given)
+    if path.is_file():
+        return path
+    run = _run_named(given)
+    if run is not None:
+        return _checkpoint_of(run)
+    if given.isdigit():
+        numbers = [str(run.number) for run in runs_newest_first()]
+        raise CheckpointNotFoundError(
+            f"There is no run {given}. Runs here: {', '.join(numbers) or 'none yet'}."
+        )
+    raise CheckpointNotFoundError(
+        f"No checkpoint at `{given}`.{_known_checkpoints(path)} Accepted: best, last, "
+        "the number of a run, or the path of a .ckpt file."
+    )
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` to `path`, all of it or nothing."""
+    text = json.dumps(content, indent=2, allow_nan=False)
+    with atomic_write(path) as stream:
+        stream.write(f"{text}\n".encode())
+
+
+def _newest_checkpoint(kind: CheckpointKind) -> Path:
+    for run in runs_newest_first():
+        path = run.checkpoint(kind)
+        if path is not None:
+            return path
+    where = Path.cwd() / RUNS
+    if not any(runs_newest_first()):
+        raise CheckpointNotFoundError(
+            f"There is no {kind} checkpoint: no run yet in `{where}`. Train first, "
+            "with the subcommand `fit`, or give the path of a checkpoint."
+        )
+    message = f"No run in `{where}` has a {kind} checkpoint.{_known_checkpoints()}"
+    if kind == "best" and any(run.checkpoint("last") for run in runs_newest_first()):
+        message += " `--ckpt_path last` takes the last one."
+    raise CheckpointNotFoundError(message)
+
+
+def _run_named(given: str) -> Run | None:
+    path = Path(given)
+    folder = RUNS / given if given.isdigit() else path
+    is_run = folder.name.isdigit() and folder.resolve().parent == RUNS.resolve()
+    return Run(RUNS / folder.name) if is_run and folder.is_dir() else None
+
+
+def _checkpoint_of(run: Run) -> Path:
+    path = run.checkpoint("best") or run.checkpoint("last")
+    if path is None:
+        raise CheckpointNotFoundError(f"Run {run.number} has no checkpoint.")
+    return path
+
+
+def _known_checkpoints(missing: Path | None = None) -> str:
+    """Return a sentence that says which checkpoints there are, or nothing."""
+    files = [
+        str(path)
+        for run in runs_newest_first()
+        for path in sorted((run.folder / CHECKPOINTS).glob("*.ckpt"))
+    ]
+    if not files:
+        return ""
+    if missing is not None:
+        by_name = {Path(path).name: path for path in reversed(files)}
+        by_name.update(dict(zip(files, files, strict=True)))
+        nearest = difflib.get_close_matches(str(missing), by_name, n=1)
+        if nearest:
+            return f" Did you mean `{by_name[nearest[0]]}`?"
+    return f" There are: {', '.join(files[:_MOST_NAMES])}."

@@ -1,0 +1,117 @@
+"""Rebuilding a module or datamodule from a checkpoint and overrides."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from lightgen_runtime.core.hparams import HyperparametersMixin, accepted_arguments
+from lightgen_runtime.io.checkpoint_io import TorchCheckpointIO
+from lightgen_runtime.utilities.exceptions import (
+    CheckpointFormatError,
+    CheckpointMismatchError,
+    CheckpointNotFoundError,
+    MisconfigurationException,
+)
+
+T = TypeVar("T", bound=HyperparametersMixin)
+
+
+def load_from_checkpoint(
+    cls: type[T],
+    path: str | os.PathLike[str],
+    map_location: Any,
+    hparams_file: str | os.PathLike[str] | None,
+    strict: bool | None,
+    overrides: dict[str, Any],
+) -> T:
+    """Construct `cls` with the checkpoint's hyperparameters and load its state.
+
+    Args:
+        cls: A `LightningModule` or `LightningDataModule` class.
+        path: The checkpoint.
+        map_location: As in `torch.load`; None is the CPU.
+        hparams_file: YAML file whose values replace the checkpoint's.
+        strict: Whether parameter names must match exactly; None asks the module.
+        overrides: Values that replace saved ones.
+    """
+    checkpoint = TorchCheckpointIO().load_checkpoint(Path(path), map_location)
+    if hparams_file is None:
+        saved = dict(checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {})
+    else:
+        saved = _read_hparams(Path(hparams_file))
+    saved.update(overrides)
+    name = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_NAME, "kwargs")
+    instance = _construct(cls, accepted_arguments(cls, saved, name), path)
+    if isinstance(instance, nn.Module):
+        _load_module(instance, checkpoint, strict, path)
+    else:
+        state = checkpoint.get(cls.__qualname__)
+        if state is not None:
+            instance.load_state_dict(state)
+    return instance
+
+
+def load_weights(
+    module: nn.Module, state_dict: dict[str, Any], strict: bool, source: object
+) -> None:
+    """Load parameters and buffers, naming what does not fit.
+
+    Raises:
+        CheckpointMismatchError: Names or shapes differ.
+    """
+    try:
+        module.load_state_dict(state_dict, strict=strict)
+    except RuntimeError as error:
+        raise CheckpointMismatchError(
+            f"the weights in `{source}` do not fit {type(module).__name__}. "
+            f"{error}. Build the module as it was when the checkpoint was written, or "
+            "load with strict=False to skip names that only one side has."
+        ) from error
+
+
+def _load_module(
+    module: Any, checkpoint: dict[str, Any], strict: bool | None, path: object
+) -> None:
+    if "state_dict" not in checkpoint:
+        raise CheckpointFormatError(
+            f"`{path}` has no `state_dict`, only {sorted(map(str, checkpoint))[:8]}: it is "
+            "not a checkpoint of a LightningModule"
+        )
+    module.configure_model()
+    module.on_load_checkpoint(checkpoint)
+    if strict is None:
+        strict = module.strict_loading
+    state_dict = checkpoint["state_dict"]
+    load_weights(module, state_dict, strict, path)
+    tensor = next((v for v in state_dict.values() if isinstance(v, Tensor)), None)
+    if tensor is not None:
+        module.to(tensor.device)
+
+
+def _construct(cls: type[T], arguments: dict[str, Any], path: object) -> T:
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        if "required" not in str(error):
+            raise
+        raise MisconfigurationException(
+            f"{cls.__name__} cannot be rebuilt from `{path}`: {error}. Pass the value to "
+            "`load_from_checkpoint`, or call `self.save_hyperparameters()` in `__init__` "
+            "so that checkpoints hold it."
+        ) from error
+
+
+def _read_hparams(path: Path) -> dict[str, Any]:
+    import yaml
+
+    if not path.is_file():
+        raise CheckpointNotFoundError(f"no hyperparameter file at `{path}`")
+    with path.open(encoding="utf-8") as stream:
+        values = yaml.safe_load(stream)
+    if not isinstance(values, dict):
+        raise CheckpointFormatError(f"`{path}` holds no mapping of hyperparameters")
+    return values

@@ -1,0 +1,495 @@
+"""What `self.log` fills and loggers read: one slot for each logged key.
+
+`log` finds its slot by name in the running hook's scope and updates it; everything about
+the call is checked once, when the slot is opened. Updating never reads a tensor back to
+the host, moves it, or talks to other processes. Reading does, and happens only where the
+loop is due to report: every `log_every_n_steps` and at epoch ends.
+"""
+
+from __future__ import annotations
+
+import difflib
+import numbers
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
+
+
+@dataclass(frozen=True)
+class LogRule:
+    """What `self.log` does inside one hook.
+
+    Attributes:
+        on_step: Default when the call says nothing.
+        on_epoch: Likewise.
+        step_allowed: Whether `on_step=True` makes sense there.
+        allowed: Whether logging is possible at all.
+    """
+
+    on_step: bool
+    on_epoch: bool
+    step_allowed: bool = True
+    allowed: bool = True
+
+
+FORBIDDEN = LogRule(False, False, step_allowed=False, allowed=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """The resolved arguments of one `self.log` call site."""
+
+    on_step: bool
+    on_epoch: bool
+    prog_bar: bool
+    logger: bool
+    reduce_fx: str
+    sync_dist: bool
+    enable_graph: bool
+
+
+class LogContext:
+    """Where the run stands, as far as `self.log` needs to know.
+
+    The loops assign these; `log` only reads them.
+    """
+
+    __slots__ = ("batch", "batch_size", "keep", "scope")
+
+    def __init__(self, scope: LogScope) -> None:
+        self.scope = scope
+        self.batch: Any = None
+        self.batch_size: int | None = None
+        # Whether this step's values will be reported: only then is a copy worth taking
+        # against in-place changes of the logged tensor later in the same step.
+        self.keep = True
+
+    def size_of_batch(self) -> int:
+        """Return the current batch's size, found once a batch."""
+        if self.batch_size is None:
+            self.batch_size = find_batch_size(self.batch)
+        return self.batch_size
+
+
+class LogScope:
+    """The slots of one hook of one stage."""
+
+    __slots__ = ("_by_loader", "hook", "loader", "rule", "slots", "store")
+
+    def __init__(self, hook: str, rule: LogRule, store: MetricStore) -> None:
+        self.hook = hook
+        self.rule = rule
+        self.store = store
+        self.loader: int | None = None
+        self.slots: dict[str, MetricSlot] = {}
+        self._by_loader: dict[int | None, dict[str, MetricSlot]] = {None: self.slots}
+
+    def select(self, loader: int | None) -> None:
+        """Let following calls of `log` belong to this loader (None: the only one)."""
+        self.loader = loader
+        self.slots = self._by_loader.setdefault(loader, {})
+
+    def clear(self) -> None:
+        """Forget every slot."""
+        self._by_loader.clear()
+        self.select(None)
+
+    def open(self, name: str, value: Any, call: tuple[Any, ...]) -> MetricSlot:
+        """Check a call site on its first use and give it a slot.
+
+        Raises:
+            MisconfigurationException: Logging is not possible here, or not like this.
+        """
+        restored = self.slots.get(name)
+        if restored is not None and restored.call is None:
+            restored.call = call
+            return restored
+        if restored is not None:
+            raise MisconfigurationException(
+                f"`self.log({name!r}, ...)` was called twice in `{self.hook}` with "
+                "different arguments. Use the same arguments in both calls, or another "
+                "name for one of them."
+            )
+        options = resolve_options(name, value, call, self.hook, self.rule)
+        suffix = ""
+        add_dataloader_idx = call[8]
+        if self.loader is not None and add_dataloader_idx:
+            suffix = f"/dataloader_idx_{self.loader}"
+        return self.add(name, suffix, call, options)
+
+    def add(
+        self, name: str, suffix: str, call: tuple[Any, ...] | None, options: LogOptions
+    ) -> MetricSlot:
+        """Add a slot to the selected loader's. A `call` of None adopts the next call's."""
+        slot = SLOT_TYPES[options.reduce_fx](name, suffix, call, options, self)
+        self.slots[name] = slot
+        self.store.slots.append(slot)
+        return slot
+
+
+class MetricSlot:
+    """One logged key of one hook: its last value and its running reduction."""
+
+    __slots__ = (
+        "call",
+        "hook",
+        "last",
+        "loader",
+        "name",
+        "options",
+        "suffix",
+        "total",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        suffix: str,
+        call: tuple[Any, ...] | None,
+        options: LogOptions,
+        scope: LogScope,
+    ) -> None:
+        self.name = name
+        self.suffix = suffix
+        self.call = call
+        self.options = options
+        self.hook = scope.hook
+        self.loader = scope.loader
+        self.last: Any = None
+        self.total: Any = 0.0
+        self.weight: float = 0.0
+
+    def update(self, value: Any, batch_size: int | None, context: LogContext) -> None:
+        """Take one value in.
+
+        Args:
+            value: Number, or tensor of one element.
+            batch_size: Weight of the value in a mean; None takes the batch's size.
+            context: Where the run stands.
+
+        Cost: no host sync; at most one small tensor operation.
+        """
+        raise NotImplementedError
+
+    def result(self) -> Any:
+        """Return the reduction over the epoch so far: a number or a 0-d tensor."""
+        return self.total
+
+    def reset(self) -> None:
+        """Start a new epoch; the last value stays readable."""
+        self.total = 0.0
+        self.weight = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the slot as plain data, its tensors copied."""
+        return {
+            "hook": self.hook,
+            "loader": self.loader,
+            "name": self.name,
+            "suffix": self.suffix,
+            "options": asdict(self.options),
+            "last": _copied(self.last),
+            "total": _copied(self.total),
+            "weight": self.weight,
+        }
+
+
+class MeanSlot(MetricSlot):
+    """Mean over the epoch, each value weighted by its batch's size."""
+
+    __slots__ = ()
+
+    def update(self, value: Any, batch_size: int | None, context: LogContext) -> None:
+        """See `MetricSlot.update`."""
+        options = self.options
+        if isinstance(value, Tensor):
+            if not options.enable_graph:
+                value = value.detach()
+            if options.on_step:
+                self.last = value.clone() if context.keep else value
+        else:
+            self.last = value
+        if not options.on_epoch:
+            return
+        if batch_size is None:
+            batch_size = context.batch_size
+            if batch_size is None:
+                batch_size = context.size_of_batch()
+        self.weight += batch_size
+        total = self.total
+        if isinstance(total, Tensor) and isinstance(value, Tensor):
+            total.add_(value, alpha=batch_size)
+        else:
+            self.total = total + _wide(value) * batch_size
+
+    def result(self) -> Any:
+        """See `MetricSlot.result`."""
+        return self.total / self.weight if self.weight else float("nan")
+
+
+class FoldSlot(MetricSlot):
+    """Sum, minimum or maximum over the epoch, unweighted."""
+
+    __slots__ = ()
+
+    def update(self, value: Any, batch_size: int | None, context: LogContext) -> None:
+        """See `MetricSlot.update`."""
+        if isinstance(value, Tensor):
+            if not self.options.enable_graph:
+                value = value.detach()
+            self.last = value.clone() if context.keep else value
+        else:
+            self.last = value
+        if self.options.on_epoch:
+            value = _wide(value)
+            self.total = self.fold(self.total, value) if self.weight else value
+            self.weight += 1.0
+
+    @staticmethod
+    def fold(total: Any, value: Any) -> Any:
+        """Combine what was seen so far with one more value."""
+        raise NotImplementedError
+
+
+class SumSlot(FoldSlot):
+    """Sum over the epoch."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def fold(total: Any, value: Any) -> Any:
+        """Add."""
+        return total + value
+
+
+class MaxSlot(FoldSlot):
+    """Largest value of the epoch."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def fold(total: Any, value: Any) -> Any:
+        """Keep the larger."""
+        if isinstance(total, Tensor) or isinstance(value, Tensor):
+            return torch.maximum(torch.as_tensor(total), torch.as_tensor(value))
+        return max(total, value)
+
+
+class MinSlot(FoldSlot):
+    """Smallest value of the epoch."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def fold(total: Any, value: Any) -> Any:
+        """Keep the smaller."""
+        if isinstance(total, Tensor) or isinstance(value, Tensor):
+            return torch.minimum(torch.as_tensor(total), torch.as_tensor(value))
+        return min(total, value)
+
+
+SLOT_TYPES: dict[str, type[MetricSlot]] = {
+    "mean": MeanSlot,
+    "sum": SumSlot,
+    "max": MaxSlot,
+    "min": MinSlot,
+}
+_REDUCERS: dict[Callable[..., Any], str] = {
+    torch.mean: "mean",
+    torch.sum: "sum",
+    torch.max: "max",
+    torch.min: "min",
+    max: "max",
+    min: "min",
+    sum: "sum",
+}
+
+
+class MetricStore:
+    """All slots of one stage, in the order in which their keys were first logged."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.slots: list[MetricSlot] = []
+        self._scopes: dict[str, LogScope] = {}
+
+    def scope(self, hook: str, rule: LogRule) -> LogScope:
+        """Return the scope of a hook, the same object every time."""
+        scope = self._scopes.get(hook)
+        if scope is None:
+            scope = self._scopes[hook] = LogScope(hook, rule, self)
+        return scope
+
+    def select(self, loader: int | None) -> None:
+        """Point every scope at one loader's slots."""
+        for scope in self._scopes.values():
+            scope.select(loader)
+
+    @property
+    def reports_steps(self) -> bool:
+        """Whether any key is reported per step."""
+        return any(slot.options.on_step for slot in self.slots)
+
+    def reset(self) -> None:
+        """Start a new epoch: keys and last values stay, sums begin again."""
+        for slot in self.slots:
+            slot.reset()
+
+    def clear(self) -> None:
+        """Forget every key."""
+        self.slots.clear()
+        for scope in self._scopes.values():
+            scope.clear()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Return every slot as plain data."""
+        return [slot.state_dict() for slot in self.slots]
+
+    def load_state_dict(
+        self, state: list[dict[str, Any]], device: torch.device
+    ) -> None:
+        """Take running reductions back, for hooks that somebody still listens to."""
+        for entry in state:
+            scope = self._scopes.get(entry["hook"])
+            if scope is None:
+                continue
+            scope.select(entry["loader"])
+            options = LogOptions(**entry["options"])
+            slot = scope.add(entry["name"], entry["suffix"], None, options)
+            slot.last = _copied(entry["last"], device)
+            slot.total = _copied(entry["total"], device)
+            slot.weight = entry["weight"]
+        self.select(None)
+
+    def step_values(self) -> Iterator[tuple[MetricSlot, str, Any]]:
+        """Yield (slot, key, last value) of what is reported per step."""
+        for slot in self.slots:
+            if slot.options.on_step and slot.last is not None:
+                forked = "_step" if slot.options.on_epoch else ""
+                yield slot, f"{slot.name}{forked}{slot.suffix}", slot.last
+
+    def epoch_values(self) -> Iterator[tuple[MetricSlot, str, Any]]:
+        """Yield (slot, key, reduction) of what is reported per epoch and was logged."""
+        for slot in self.slots:
+            if slot.options.on_epoch and slot.weight:
+                forked = "_epoch" if slot.options.on_step else ""
+                yield slot, f"{slot.name}{forked}{slot.suffix}", slot.result()
+
+
+def resolve_options(
+    name: str, value: Any, call: tuple[Any, ...], hook: str, rule: LogRule
+) -> LogOptions:
+    """Turn the arguments of a `self.log` call into what it means in this hook.
+
+    Raises:
+        MisconfigurationException: The call is not possible there.
+    """
+    prog_bar, logger, on_step, on_epoch, reduce_fx, enable_graph, sync_dist = call[:7]
+    if not rule.allowed:
+        raise MisconfigurationException(
+            f"`self.log({name!r}, ...)` inside `{hook}`: nothing is reported from there. "
+            "Log in a step or an epoch hook instead, for example `on_train_epoch_end`."
+        )
+    if on_step and not rule.step_allowed:
+        raise MisconfigurationException(
+            f"`self.log({name!r}, on_step=True)` inside `{hook}`: there is no step there. "
+            "Leave `on_step` out; the value is reported once an epoch."
+        )
+    _check_value(name, value)
+    resolved_step = rule.on_step if on_step is None else bool(on_step)
+    resolved_epoch = rule.on_epoch if on_epoch is None else bool(on_epoch)
+    if not resolved_step and not resolved_epoch:
+        raise MisconfigurationException(
+            f"`self.log({name!r}, on_step=False, on_epoch=False)` inside `{hook}` reports "
+            "nothing. Set one of the two to True."
+        )
+    return LogOptions(
+        on_step=resolved_step,
+        on_epoch=resolved_epoch,
+        prog_bar=bool(prog_bar),
+        logger=True if logger is None else bool(logger),
+        reduce_fx=_reducer(name, reduce_fx),
+        sync_dist=bool(sync_dist),
+        enable_graph=bool(enable_graph),
+    )
+
+
+def find_batch_size(batch: Any) -> int:
+    """Return the first dimension of the first tensor in a batch, searched depth first.
+
+    Args:
+        batch: Tensors in any nesting of mappings, sequences and dataclass-like objects.
+            A tensor without dimensions counts as one sample; so does a batch with none.
+    """
+    size = _first_size(batch)
+    return 1 if size is None else size
+
+
+def _first_size(batch: Any) -> int | None:
+    if isinstance(batch, Tensor):
+        return batch.shape[0] if batch.ndim else 1
+    if isinstance(batch, str):
+        return len(batch)
+    if isinstance(batch, Mapping):
+        batch = batch.values()
+    elif hasattr(batch, "__dataclass_fields__"):
+        batch = [getattr(batch, name) for name in batch.__dataclass_fields__]
+    elif not isinstance(batch, (list, tuple)):
+        return None
+    for part in batch:
+        size = _first_size(part)
+        if size is not None:
+            return size
+    return None
+
+
+def _check_value(name: str, value: Any) -> None:
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise MisconfigurationException(
+                f"`self.log({name!r}, ...)` got a tensor of shape {tuple(value.shape)}; a "
+                "logged value has one element. Reduce it first, e.g. with `.mean()`."
+            )
+    elif isinstance(value, Mapping):
+        raise MisconfigurationException(
+            f"`self.log({name!r}, ...)` got a mapping. Use `self.log_dict` for several "
+            "metrics at once."
+        )
+    elif not isinstance(value, numbers.Number):
+        raise MisconfigurationException(
+            f"`self.log({name!r}, ...)` got {type(value).__name__}; a number or a tensor "
+            "of one element is accepted."
+        )
+
+
+def _reducer(name: str, reduce_fx: Any) -> str:
+    chosen = _REDUCERS.get(reduce_fx, reduce_fx) if callable(reduce_fx) else reduce_fx
+    if isinstance(chosen, str):
+        chosen = {"avg": "mean"}.get(chosen.lower(), chosen.lower())
+        if chosen in SLOT_TYPES:
+            return chosen
+    near = difflib.get_close_matches(str(chosen), SLOT_TYPES, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise MisconfigurationException(
+        f"`self.log({name!r}, reduce_fx={reduce_fx!r})`: only "
+        f"{', '.join(map(repr, SLOT_TYPES))} are accepted.{hint}"
+    )
+
+
+def _copied(value: Any, device: torch.device | None = None) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.detach().to(device or value.device, copy=True)
+
+
+def _wide(value: Any) -> Any:
+    """Give sums at least single precision, and numbers double."""
+    if isinstance(value, Tensor):
+        return value if value.dtype == torch.float64 else value.float()
+    return float(value)

@@ -1,0 +1,1 @@
+"""The smallest models there are, for documentation and tests."""

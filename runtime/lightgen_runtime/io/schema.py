@@ -1,0 +1,190 @@
+"""What is in a checkpoint: the one definition of its keys and types.
+
+The keys are Lightning's, so that either can read the other's files; what Lightning has no
+place for lies under one key of ours. Everything is plain data: tensors, numbers, strings
+and containers of them, so that every file loads with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import timedelta
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
+
+# Source: the newest file version that Lightning 2.6.6 reads without migrating it.
+LIGHTNING_VERSION = "2.6.0"
+VERSION_KEY = "pytorch-lightning_version"
+OWN_KEY = "lightgen"
+OWN_FORMAT = 1
+
+_ATOMS = (type(None), bool, int, float, complex, str, bytes)
+_TORCH_ATOMS = (torch.dtype, torch.device, torch.Size)
+
+
+def plain(value: Any, where: str) -> Any:
+    """Return `value` as data that any safe loader reads.
+
+    Paths become strings, enumerations their values, NumPy scalars numbers, NumPy arrays
+    tensors, dataclass instances and namespaces dictionaries, durations seconds.
+
+    Args:
+        value: What is to be stored.
+        where: Its place in the checkpoint, for the message.
+
+    Raises:
+        MisconfigurationException: The value cannot be stored as data.
+    """
+    kind = type(value)
+    if kind in _ATOMS or isinstance(value, _TORCH_ATOMS):
+        return value
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, Enum):
+        return plain(value.value, where)
+    if isinstance(value, Mapping):
+        return {
+            plain(key, f"{where} (a key)"): plain(entry, f"{where}.{key}")
+            for key, entry in value.items()
+        }
+    if isinstance(value, (list, tuple, set, frozenset)):
+        entries = [plain(entry, f"{where}[{i}]") for i, entry in enumerate(value)]
+        base = next(base for base in (list, tuple, set) if _is(value, base))
+        return base(entries)
+    for base in (bool, int, float, str, bytes):
+        if isinstance(value, base):
+            return base(value)
+    return _from_object(value, where)
+
+
+def _is(value: Any, base: type) -> bool:
+    return isinstance(value, (set, frozenset) if base is set else base)
+
+
+def _from_object(value: Any, where: str) -> Any:
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Namespace):
+        return plain(vars(value), where)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name), where) for f in fields(value)}
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic):
+        return plain(value.item(), where)
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        return torch.from_numpy(value.copy())
+    raise MisconfigurationException(
+        f"a {type(value).__name__} at `{where}` cannot be stored in a checkpoint, which "
+        "holds data only: numbers, strings, tensors and containers of them. Store what it "
+        "is made from instead."
+    )
+
+
+def loops_from_progress(progress: Mapping[str, int]) -> dict[str, Any]:
+    """Return Lightning's `loops` entry for our counters.
+
+    Args:
+        progress: `Progress.state_dict()`.
+
+    Source: the layout of Lightning 2.6.6's files.
+    """
+    epochs, batches = progress["current_epoch"], progress["batch_idx"]
+    total, steps = progress["total_batches"], progress["global_step"]
+    started = bool(batches)
+    batch_progress = {
+        "total": _counts(total, started=True, processed=True),
+        "current": _counts(batches, started=True, processed=True),
+        "is_last_batch": bool(progress["is_last_batch"]),
+    }
+    epoch_counts = {
+        "ready": epochs + started,
+        "started": epochs + started,
+        "processed": epochs,
+        "completed": epochs,
+    }
+    ready_completed = {"ready": steps, "completed": steps}
+    return {
+        "fit_loop": {
+            "state_dict": {},
+            "epoch_loop.state_dict": {
+                "_batches_that_stepped": progress["batches_that_stepped"]
+            },
+            "epoch_loop.batch_progress": batch_progress,
+            "epoch_loop.scheduler_progress": {
+                "total": {"ready": 0, "completed": 0},
+                "current": {"ready": 0, "completed": 0},
+            },
+            "epoch_loop.automatic_optimization.state_dict": {},
+            "epoch_loop.automatic_optimization.optim_progress": {
+                "optimizer": {
+                    "step": {"total": ready_completed, "current": ready_completed},
+                    "zero_grad": {
+                        "total": _counts(steps, started=True),
+                        "current": _counts(steps, started=True),
+                    },
+                }
+            },
+            "epoch_loop.manual_optimization.state_dict": {},
+            "epoch_loop.manual_optimization.optim_step_progress": {
+                "total": {"ready": 0, "completed": 0},
+                "current": {"ready": 0, "completed": 0},
+            },
+            "epoch_loop.val_loop.state_dict": {},
+            "epoch_loop.val_loop.batch_progress": _no_batches(),
+            "epoch_progress": {
+                "total": dict(epoch_counts),
+                "current": dict(epoch_counts),
+            },
+        },
+        **{
+            f"{name}_loop": {"state_dict": {}, "batch_progress": _no_batches()}
+            for name in ("validate", "test", "predict")
+        },
+    }
+
+
+def progress_from_loops(checkpoint: Mapping[str, Any]) -> dict[str, int]:
+    """Return our counters for a file that Lightning wrote.
+
+    Its counters of the running batch and epoch lag by one inside hooks; what was complete
+    when it was written counts as complete here, and an epoch whose last batch was done
+    counts as over.
+    """
+    loops = checkpoint.get("loops", {}).get("fit_loop", {})
+    batch = loops.get("epoch_loop.batch_progress", {})
+    stepped = loops.get("epoch_loop.state_dict", {}).get("_batches_that_stepped", 0)
+    over = bool(batch.get("is_last_batch", True))
+    return {
+        "current_epoch": checkpoint.get("epoch", 0) + over,
+        "global_step": checkpoint.get("global_step", 0),
+        "batch_idx": 0 if over else batch["current"]["processed"],
+        "total_batches": batch.get("total", {}).get("processed", 0),
+        "batches_that_stepped": max(stepped, checkpoint.get("global_step", 0)),
+        "is_last_batch": False,
+        "phase": 0 if over else 2,
+    }
+
+
+def _counts(
+    number: int, started: bool = False, processed: bool = False
+) -> dict[str, int]:
+    names = ["ready", "completed"]
+    names += ["started"] if started else []
+    names += ["processed"] if processed else []
+    return dict.fromkeys(names, number)
+
+
+def _no_batches() -> dict[str, Any]:
+    nothing = _counts(0, started=True, processed=True)
+    return {"total": dict(nothing), "current": dict(nothing), "is_last_batch": False}

@@ -1,0 +1,1 @@
+"""The story of each stage, told in straight lines: fit, evaluate, predict."""

@@ -1,0 +1,164 @@
+"""The story of an evaluation: validation inside a fit, and `validate` and `test`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lightgen_runtime.loops.feed import Feed
+from lightgen_runtime.loops.progress import VALIDATED
+from lightgen_runtime.loops.report import read_floats
+from lightgen_runtime.loops.signature import positional
+from lightgen_runtime.utilities.seed import isolate_rng
+
+if TYPE_CHECKING:
+    from lightgen_runtime.core.hooks import Listeners
+    from lightgen_runtime.loops.run import Run
+
+PREFIXES = {"validate": "validation", "test": "test", "predict": "predict"}
+
+
+class StageHooks:
+    """The hooks of one evaluating stage, found by their part of the name."""
+
+    __slots__ = ("_run", "_table", "prefix")
+
+    def __init__(self, run: Run, stage: str) -> None:
+        self._run = run
+        self._table = run.hooks
+        self.prefix = PREFIXES[stage]
+
+    def fire(self, part: str, *args: Any) -> None:
+        """Fire `on_<stage>_<part>`."""
+        self._table.fire(self.listeners(part), *args)
+
+    def listeners(self, part: str) -> Listeners | None:
+        """Return who listens to `on_<stage>_<part>`."""
+        name = f"on_{self.prefix}_{part}"
+        # Predicting has no `model_train`: nothing trains on afterwards.
+        listeners: Listeners | None = getattr(self._table, name, None)
+        return listeners
+
+    def enter_eval(self) -> list[tuple[torch.nn.Module, bool]]:
+        """Switch the model to evaluation; return every submodule's mode before."""
+        module = self._run.module
+        modes = [(part, part.training) for part in module.modules()]
+        if self.listeners("model_eval") is None:
+            module.eval()
+        else:
+            self.fire("model_eval")
+        return modes
+
+    def leave_eval(self, modes: list[tuple[torch.nn.Module, bool]]) -> None:
+        """Give every submodule its mode back, or let the module's hook do it."""
+        if self.listeners("model_train") is None:
+            for part, training in modes:
+                part.training = training
+        else:
+            self.fire("model_train")
+
+
+def evaluate(
+    run: Run, stage: str, feeds: list[Feed], *, in_fit: bool
+) -> list[dict[str, float]]:
+    """Run one pass over every loader of a stage.
+
+    Args:
+        run: The run.
+        stage: "validate" or "test".
+        feeds: One for each loader.
+        in_fit: Whether a fit goes on afterwards.
+
+    Returns:
+        For each loader, what was logged over its epoch.
+    """
+    hooks, report, store = StageHooks(run, stage), run.report, run.stores[stage]
+    progress = run.progress
+    run.trainer.enter(stage if not run.trainer.sanity_checking else "sanity_check")
+    with _no_gradients(run, in_fit):
+        modes = hooks.enter_eval()
+        store.reset()
+        report.enter(store)
+        hooks.fire("start")
+        hooks.fire("epoch_start")
+        run.context.keep = True
+        for feed in feeds:
+            _one_loader(run, stage, hooks, feed, several=len(feeds) > 1)
+        store.select(None)
+        hooks.fire("epoch_end")
+        report.epoch_over = True
+        results = _results(run, stage, len(feeds))
+        if not run.trainer.sanity_checking:
+            report.send_epoch(progress.current_epoch, progress.batches_that_stepped)
+            if in_fit:
+                progress.phase = VALIDATED
+        hooks.fire("end")
+        hooks.leave_eval(modes)
+    return results
+
+
+def sanity_check(run: Run) -> None:
+    """Try a few validation batches before training, so that mistakes show early.
+
+    Leaves no trace: random numbers, metrics and modes are as before.
+    """
+    steps = run.parts.num_sanity_val_steps
+    if not run.validates or steps == 0:
+        return
+    hooks, trainer = run.hooks, run.trainer
+    limit = float("inf") if steps == -1 else steps
+    feeds = [feed.limited_to(limit) for feed in run.source.feeds("validate")]
+    trainer.enter("sanity_check")
+    with isolate_rng():
+        hooks.fire(hooks.on_sanity_check_start)
+        evaluate(run, "validate", feeds, in_fit=True)
+        hooks.fire(hooks.on_sanity_check_end)
+    run.stores["validate"].clear()
+    run.report.clear()
+    run.resolve_hooks()
+
+
+def _one_loader(
+    run: Run, stage: str, hooks: StageHooks, feed: Feed, several: bool
+) -> None:
+    context, store, report = run.context, run.stores[stage], run.report
+    number = (feed.dataloader_idx,) if several else ()
+    store.select(feed.dataloader_idx if several else None)
+    step = bound_step(run, f"{hooks.prefix}_step", 2 + several)
+    scope = run.scopes[f"{hooks.prefix}_step"]
+    before, after = hooks.listeners("batch_start"), hooks.listeners("batch_end")
+    fire = run.hooks.fire
+    for batch_idx, batch, _ in feed.batches(feed.open()):
+        context.batch, context.batch_size = batch, None
+        if before is not None:
+            fire(before, batch, batch_idx, *number)
+        context.scope = scope
+        output = step(batch, batch_idx, *number)
+        if after is not None:
+            fire(after, output, batch, batch_idx, *number)
+        if store.reports_steps and not run.trainer.sanity_checking:
+            report.send_step(run.progress.current_epoch, batch_idx)
+
+
+def bound_step(run: Run, name: str, offered: int) -> Callable[..., Any]:
+    """Return a step method of the module in the run's precision and strategy."""
+    form = f"{name}(batch, batch_idx{', dataloader_idx' if offered > 2 else ''})"
+    given = positional(getattr(run.module, name), offered, form)
+    return run.parts.strategy.bind(run.parts.precision.wrap(given))
+
+
+def _no_gradients(run: Run, in_fit: bool) -> Any:
+    if run.parts.inference_mode and not in_fit:
+        return torch.inference_mode()
+    return torch.no_grad()
+
+
+def _results(run: Run, stage: str, loaders: int) -> list[dict[str, float]]:
+    found: list[dict[str, Any]] = [{} for _ in range(loaders)]
+    for slot, key, value in run.stores[stage].epoch_values():
+        for number, values in enumerate(found):
+            if slot.loader is None or slot.loader == number:
+                values[key] = value
+    return [read_floats(values) for values in found]

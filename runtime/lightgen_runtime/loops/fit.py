@@ -1,0 +1,295 @@
+"""The story of a fit: epochs, batches, what is due in between, and when to stop.
+
+Everything that can be known before the first batch is known before it. After each batch
+one comparison with `run.horizon` decides whether anything periodic is due at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from lightgen_runtime.loops.evaluate import evaluate, sanity_check
+from lightgen_runtime.loops.progress import BATCH_END, EPOCH_END, EPOCH_START, VALIDATED
+from lightgen_runtime.loops.schedule import SchedulerStepper
+from lightgen_runtime.loops.step import StepFn, choose_step
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.rank_zero import rank_zero_info
+from lightgen_runtime.utilities.seed import collect_rng_states, set_rng_states
+
+if TYPE_CHECKING:
+    from lightgen_runtime.loops.feed import Feed
+    from lightgen_runtime.loops.run import Run
+
+
+def run_fit(run: Run) -> None:
+    """Train until a limit is reached or somebody asks to stop.
+
+    Args:
+        run: Resolved for fitting: model placed, optimizers made, state restored.
+    """
+    hooks, report = run.hooks, run.report
+    run.module.zero_grad()
+    if run.resumed is None:
+        sanity_check(run)
+    feed = run.source.train()
+    if feed.num_batches == 0:
+        rank_zero_info("`Trainer.fit` has nothing to do: `limit_train_batches` is 0")
+        return
+    run.val_interval = _val_interval(run, feed)
+    step = choose_step(run)
+    schedulers = SchedulerStepper(run)
+    run.module.train()
+    run.trainer.enter("train")
+    report.enter(run.stores["train"])
+    hooks.fire(hooks.on_train_start)
+    while (reason := _why_over(run)) is None:
+        _train_epoch(run, feed, step, schedulers)
+        run.resolve_hooks()
+    rank_zero_info(f"`Trainer.fit` stopped: {reason}")
+    hooks.fire(hooks.on_train_end)
+
+
+def _train_epoch(
+    run: Run, feed: Feed, step: StepFn, schedulers: SchedulerStepper
+) -> None:
+    hooks, progress, context = run.hooks, run.progress, run.context
+    accumulate = run.trainer.accumulate_grad_batches
+    run.stop_epoch = False
+    iterator = _start_epoch(run, feed, schedulers)
+    _set_horizon(run, feed, schedulers)
+
+    for batch_idx, batch, is_last in feed.batches(iterator, progress.batch_idx):
+        context.batch, context.batch_size = batch, None
+        seen = progress.total_batches + 1
+        context.keep = is_last or seen >= run.horizon
+        if hooks.on_train_batch_start is not None and hooks.ask(
+            hooks.on_train_batch_start, batch, batch_idx
+        ):
+            break
+        in_window = batch_idx % accumulate
+        closes = is_last or in_window == accumulate - 1
+        divisor = accumulate
+        if accumulate > 1:
+            divisor = _window_length(run, feed, batch_idx, in_window, is_last)
+        outputs = step(batch, batch_idx, in_window == 0, closes, divisor)
+
+        progress.batch_idx, progress.total_batches = batch_idx + 1, seen
+        progress.is_last_batch = is_last
+        progress.phase = BATCH_END
+        if closes and schedulers.per_step:
+            schedulers.step(schedulers.per_step, progress.global_step)
+        if is_last and schedulers.per_epoch:
+            schedulers.step(schedulers.per_epoch, progress.current_epoch + 1)
+        if hooks.on_train_batch_end is not None:
+            hooks.fire(hooks.on_train_batch_end, outputs, batch, batch_idx)
+        if is_last or seen >= run.horizon:
+            _after_batch(run, schedulers, closes)
+            if run.stop_epoch:
+                break
+            _set_horizon(run, feed, schedulers)
+        elif closes:
+            progress.batches_that_stepped += 1
+    _end_epoch(run, schedulers)
+
+
+def _start_epoch(
+    run: Run, feed: Feed, schedulers: SchedulerStepper
+) -> Iterator[Any]:
+    """Begin an epoch, or go back to where a checkpoint was written inside one."""
+    progress, resumed = run.progress, run.resumed
+    run.resumed = None
+    if resumed is not None and progress.phase != EPOCH_START:
+        return _reenter_epoch(run, feed, schedulers, resumed)
+    if resumed is not None:
+        set_rng_states(resumed["rng"])
+    run.stores["train"].reset()
+    run.report.enter(run.stores["train"])
+    _set_epoch(feed.loader, progress.current_epoch)
+    run.hooks.fire(run.hooks.on_train_epoch_start)
+    run.epoch_rng = collect_rng_states()
+    return feed.open()
+
+
+def _reenter_epoch(
+    run: Run, feed: Feed, schedulers: SchedulerStepper, resumed: dict[str, Any]
+) -> Iterator[Any]:
+    """Stand where the checkpoint was written, and do what was still due there."""
+    progress = run.progress
+    run.epoch_rng = resumed["epoch_rng"]
+    over = progress.is_last_batch or progress.phase == EPOCH_END
+    iterator: Iterator[Any] = iter(())
+    if not over:
+        # Random numbers first as the epoch's loader met them, then as they were saved.
+        set_rng_states(resumed["epoch_rng"])
+        _set_epoch(feed.loader, progress.current_epoch)
+        iterator = feed.open(skip=progress.batch_idx)
+    set_rng_states(resumed["rng"])
+    if progress.phase in (BATCH_END, VALIDATED):
+        window = run.trainer.accumulate_grad_batches
+        closed = progress.is_last_batch or progress.batch_idx % window == 0
+        _after_batch(run, schedulers, closed)
+    return iter(()) if over or run.stop_epoch else iterator
+
+
+def _after_batch(run: Run, schedulers: SchedulerStepper, closed: bool) -> None:
+    """Do what is due after a batch: report, validate, decide whether to go on.
+
+    Args:
+        run: The run.
+        schedulers: Its schedulers.
+        closed: Whether the batch closed an accumulation window.
+    """
+    progress, parts = run.progress, run.parts
+    stepped = progress.batches_that_stepped + 1
+    if progress.phase == BATCH_END:
+        if closed and stepped % parts.log_every_n_steps == 0:
+            run.report.send_step(progress.current_epoch, stepped - 1)
+        if _validation_due(run):
+            _validate(run, closed)
+    if closed:
+        schedulers.step(schedulers.plateau_per_step, progress.global_step)
+        progress.batches_that_stepped = stepped
+    run.stop_epoch = _steps_reached(run) or _may_stop(run)
+
+
+def _validate(run: Run, closed: bool) -> None:
+    hooks, report = run.hooks, run.report
+    if closed:
+        if hooks.on_validation_model_zero_grad is None:
+            run.module.zero_grad()
+        else:
+            hooks.fire(hooks.on_validation_model_zero_grad)
+    evaluate(run, "validate", run.source.feeds("validate"), in_fit=True)
+    run.trainer.enter("train")
+    report.enter(run.stores["train"])
+
+
+def _end_epoch(run: Run, schedulers: SchedulerStepper) -> None:
+    progress, report = run.progress, run.report
+    report.epoch_over = True
+    if progress.phase != EPOCH_END:
+        progress.phase = EPOCH_END
+        run.hooks.fire(run.hooks.on_train_epoch_end)
+    if progress.is_last_batch:
+        schedulers.step(schedulers.plateau_per_epoch, progress.current_epoch + 1)
+    report.send_epoch(progress.current_epoch, progress.batches_that_stepped - 1)
+    progress.start_next_epoch()
+
+
+def _set_horizon(run: Run, feed: Feed, schedulers: SchedulerStepper) -> None:
+    """Find the next batch after which anything can be due; too early does no harm."""
+    progress, parts = run.progress, run.parts
+    every = parts.log_every_n_steps
+    waits = [every - progress.batches_that_stepped % every]
+    if isinstance(run.val_interval, int):
+        waits.append(run.val_interval - _val_count(run) % run.val_interval)
+    if parts.max_steps != -1:
+        optimizers = max(1, len(run.plan.optimizers))
+        waits.append((parts.max_steps - progress.global_step) // optimizers)
+    if schedulers.plateau_per_step or run.trainer.should_stop:
+        waits.append(1)
+    run.horizon = progress.total_batches + max(1, min(waits))
+
+
+def _window_length(
+    run: Run, feed: Feed, batch_idx: int, in_window: int, is_last: bool
+) -> int:
+    """Return how many batches the accumulation window of this batch really has.
+
+    Compat: Lightning divides the last, shorter window of an epoch by the full length.
+    """
+    accumulate: int = run.trainer.accumulate_grad_batches
+    if isinstance(feed.num_batches, int):
+        return min(accumulate, feed.num_batches - batch_idx + in_window)
+    length = in_window + 1
+    if is_last and length < accumulate:
+        # Without a length only the last batch tells; make up for what was divided.
+        for optimizer in run.plan.optimizers:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(accumulate / length)
+        return length
+    return accumulate
+
+
+def _why_over(run: Run) -> str | None:
+    progress, parts = run.progress, run.parts
+    if progress.phase != EPOCH_START:
+        return None  # resumed inside an epoch, which is to be finished first
+    if _steps_reached(run):
+        return f"`max_steps={parts.max_steps}` reached."
+    if parts.max_epochs != -1 and progress.current_epoch >= parts.max_epochs:
+        return f"`max_epochs={parts.max_epochs}` reached."
+    if _may_stop(run):
+        return "a stop was requested."
+    return None
+
+
+def _steps_reached(run: Run) -> bool:
+    return run.parts.max_steps != -1 and run.progress.global_step >= run.parts.max_steps
+
+
+def _may_stop(run: Run) -> bool:
+    """Tell whether a stop is requested and the minima allow it."""
+    progress, parts = run.progress, run.parts
+    if not run.trainer.should_stop:
+        return False
+    enough_epochs = not parts.min_epochs or progress.current_epoch >= parts.min_epochs
+    enough_steps = not parts.min_steps or progress.global_step >= parts.min_steps
+    return enough_epochs and enough_steps
+
+
+def _val_interval(run: Run, feed: Feed) -> int | float | None:
+    """Return after how many batches validation is due: infinity at the epoch's end.
+
+    None if it never is.
+    """
+    if not run.validates:
+        return None
+    interval, flag = run.parts.val_check_interval, "val_check_interval"
+    batches = feed.num_batches
+    if isinstance(interval, int):
+        if interval > batches and run.parts.check_val_every_n_epoch is not None:
+            raise MisconfigurationException(
+                f"`Trainer({flag}={interval})`: an epoch has {batches} batches. Use at most "
+                "that, or check_val_every_n_epoch=None to count across epochs."
+            )
+        return interval
+    if interval == 1.0:
+        return batches
+    if not isinstance(batches, int):
+        raise MisconfigurationException(
+            f"`Trainer({flag}={interval})`: the training loader has no length to take a "
+            "share of; use 1.0 or a whole number of batches"
+        )
+    return max(1, int(batches * interval))
+
+
+def _val_count(run: Run) -> int:
+    progress = run.progress
+    if run.parts.check_val_every_n_epoch is None:
+        return progress.total_batches
+    return progress.batch_idx
+
+
+def _validation_due(run: Run) -> bool:
+    every = run.parts.check_val_every_n_epoch
+    if run.val_interval is None:
+        return False
+    if every is not None and (run.progress.current_epoch + 1) % every:
+        return False
+    if _may_stop(run):
+        return True
+    if run.val_interval == float("inf"):
+        return run.progress.is_last_batch
+    return _val_count(run) % run.val_interval == 0
+
+
+def _set_epoch(loader: Any, epoch: int) -> None:
+    """Tell samplers that shuffle by epoch which one begins."""
+    for owner in (loader, getattr(loader, "batch_sampler", None)):
+        sampler = getattr(owner, "sampler", None)
+        if callable(getattr(sampler, "set_epoch", None)):
+            sampler.set_epoch(epoch)

@@ -1,0 +1,52 @@
+"""How far a fit has come: the only counters that change while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# Where in an epoch a checkpoint may be written, and so from where a resumed fit goes on:
+EPOCH_START = 0  # nothing of the epoch has happened
+BATCH_END = 1  # a batch is done; reporting and validation that it made due are not
+VALIDATED = 2  # validation after that batch is done too
+EPOCH_END = 3  # all batches are done; schedulers and reporting of the epoch are not
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counters of one fit.
+
+    Attributes:
+        current_epoch: Epochs completed, which is the 0-based number of the running one.
+        global_step: Optimizer steps taken.
+        batch_idx: Batches completed in the running epoch.
+        total_batches: Batches completed in all epochs.
+        batches_that_stepped: Batches, in all epochs, at which an accumulation window
+            closed; the step axis of loggers. One a batch however many optimizers step.
+        is_last_batch: Whether the last completed batch was the epoch's last.
+        phase: One of the positions above.
+    """
+
+    current_epoch: int = 0
+    global_step: int = 0
+    batch_idx: int = 0
+    total_batches: int = 0
+    batches_that_stepped: int = 0
+    is_last_batch: bool = False
+    phase: int = EPOCH_START
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the counters as plain data."""
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take counters back."""
+        for name in self.__slots__:
+            setattr(self, name, type(getattr(self, name))(state[name]))
+
+    def start_next_epoch(self) -> None:
+        """Count the running epoch as completed."""
+        self.current_epoch += 1
+        self.batch_idx = 0
+        self.is_last_batch = False
+        self.phase = EPOCH_START

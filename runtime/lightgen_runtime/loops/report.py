@@ -1,0 +1,154 @@
+"""From metric slots to what loggers, callbacks and people read.
+
+The only place where a logged value travels to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from lightgen_runtime.core.metrics import MetricSlot, MetricStore
+    from lightgen_runtime.loggers import Logger
+
+
+class Report:
+    """Metrics published so far in one run.
+
+    Attributes:
+        loggers: Where reports go.
+        active: The store that steps are filling now; None between stages.
+        epoch_over: Whether the active store's epoch is complete.
+    """
+
+    def __init__(self, loggers: list[Logger], device: torch.device) -> None:
+        self.loggers = loggers
+        self.active: MetricStore | None = None
+        self.epoch_over = False
+        self._device = device
+        self._callback: dict[str, Tensor] = {}
+        self._logged: dict[str, Tensor] = {}
+        self._bar: dict[str, Any] = {}
+
+    def enter(self, store: MetricStore | None) -> None:
+        """Make `store` the active one, at the start of its epoch or back in its middle."""
+        self.active = store
+        self.epoch_over = False
+
+    @property
+    def callback_metrics(self) -> dict[str, Tensor]:
+        """Everything that callbacks and schedulers can watch, now. No host sync."""
+        self._publish()
+        return self._callback
+
+    @property
+    def logged_metrics(self) -> dict[str, Tensor]:
+        """What was last sent to the loggers, by key."""
+        return self._logged
+
+    @property
+    def progress_bar_metrics(self) -> dict[str, float]:
+        """What the progress bar shows. Cost: one host sync."""
+        self._publish()
+        return read_floats(self._bar)
+
+    def send(self, values: Mapping[str, Any], epoch: int, step: int) -> None:
+        """Send values to every logger. Cost: one host sync.
+
+        Args:
+            values: Numbers or 0-d tensors; one named "step" moves the point on the axis.
+            epoch: Reported beside them.
+            step: Where on the axis they stand.
+        """
+        if not values:
+            return
+        metrics: dict[str, float] = read_floats(values)
+        if self.loggers:
+            step = int(metrics.pop("step", step))
+            metrics.setdefault("epoch", epoch)
+            for logger in self.loggers:
+                logger.log_metrics(metrics, step)
+                logger.save()
+        self._logged.update(
+            {key: self._tensor(value) for key, value in metrics.items()}
+        )
+
+    def send_step(self, epoch: int, step: int) -> None:
+        """Send the active store's per-step values."""
+        if self.active is not None:
+            values = self.active.step_values()
+            self.send(_for_loggers(values), epoch, step)
+
+    def send_epoch(self, epoch: int, step: int) -> None:
+        """Publish the active store's per-epoch values and send them."""
+        if self.active is not None:
+            self._publish()
+            self.send(_for_loggers(self.active.epoch_values()), epoch, step)
+
+    def epoch_results(self) -> dict[str, Any]:
+        """Return the active store's per-epoch values by key."""
+        if self.active is None:
+            return {}
+        return {key: value for _, key, value in self.active.epoch_values()}
+
+    def clear(self) -> None:
+        """Forget everything published, as after a sanity check."""
+        self._callback.clear()
+        self._logged.clear()
+        self._bar.clear()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what schedulers and callbacks may still ask for after a resume."""
+        return {key: value.detach().cpu() for key, value in self.callback_metrics.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take published metrics back."""
+        self._callback.update({key: self._tensor(v) for key, v in state.items()})
+
+    def _publish(self) -> None:
+        store = self.active
+        if store is None:
+            return
+        if self.epoch_over:
+            values = store.epoch_values()
+        elif store.stage == "train":
+            values = store.step_values()
+        else:
+            return
+        for slot, key, value in values:
+            tensor = self._tensor(value)
+            self._callback[key] = tensor
+            self._callback[f"{slot.name}{slot.suffix}"] = tensor
+            if slot.options.prog_bar:
+                self._bar[key] = tensor
+
+    def _tensor(self, value: Any) -> Tensor:
+        if isinstance(value, Tensor):
+            return value.detach().reshape(())
+        return torch.tensor(value, dtype=torch.float32, device=self._device)
+
+
+def read_floats(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return values as Python floats, with one transfer for each device involved."""
+    floats: dict[str, float] = {}
+    waiting: dict[torch.device, list[str]] = {}
+    for key, value in values.items():
+        floats[key] = 0.0
+        if isinstance(value, Tensor) and value.device.type != "cpu":
+            waiting.setdefault(value.device, []).append(key)
+        else:
+            floats[key] = float(value)
+    for keys in waiting.values():
+        stacked = torch.stack([values[key].detach().reshape(()).float() for key in keys])
+        floats.update(zip(keys, stacked.tolist(), strict=True))
+    return floats
+
+
+def _for_loggers(
+    values: Iterable[tuple[MetricSlot, str, Any]],
+) -> dict[str, Any]:
+    return {key: value for slot, key, value in values if slot.options.logger}

@@ -1,0 +1,195 @@
+"""Everything one run has resolved before its first batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightgen_runtime.callbacks.callback import Callback
+from lightgen_runtime.callbacks.checkpoint import Checkpoint
+from lightgen_runtime.callbacks.early_stopping import EarlyStopping
+from lightgen_runtime.core.hooks import STEP_RULES, HookTable, is_overridden
+from lightgen_runtime.core.metrics import FORBIDDEN, LogContext, LogScope, MetricStore
+from lightgen_runtime.core.module import LightningModule
+from lightgen_runtime.core.optim import LightningOptimizer, OptimPlan
+from lightgen_runtime.loops.report import Report
+
+if TYPE_CHECKING:
+    from lightgen_runtime.loops.progress import Progress
+    from lightgen_runtime.loops.source import DataSource
+    from lightgen_runtime.trainer.build import TrainerParts
+    from lightgen_runtime.trainer.trainer import Trainer
+
+
+class Run:
+    """One call of `fit`, `validate`, `test` or `predict`, resolved.
+
+    The loops read it, the module reaches the run through it, and nothing of it survives
+    the call. Its attributes are plain slots: the step path reads many.
+
+    Attributes:
+        horizon: The batch, counted over the whole fit, after which something periodic
+            (reporting, validation, stopping) is due next.
+        stop_epoch: Set to end the batches of the running epoch.
+        resumed: Random states of the checkpoint that the fit goes on from, until it does.
+        epoch_rng: Random states when the running epoch's loader was opened.
+        validates: Whether there is anything to validate with.
+        val_interval: Batches between validations; infinity at epoch ends only.
+    """
+
+    __slots__ = (
+        "_base_scope",
+        "_untoggled",
+        "callbacks",
+        "context",
+        "datamodule",
+        "epoch_rng",
+        "hooks",
+        "horizon",
+        "module",
+        "parts",
+        "plan",
+        "progress",
+        "report",
+        "resumed",
+        "scopes",
+        "source",
+        "stop_epoch",
+        "stores",
+        "trainer",
+        "val_interval",
+        "validates",
+    )
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        parts: TrainerParts,
+        module: LightningModule,
+        datamodule: Any,
+        callbacks: list[Callback],
+        source: DataSource,
+        progress: Progress,
+    ) -> None:
+        self.trainer = trainer
+        self.parts = parts
+        self.module = module
+        self.datamodule = datamodule
+        self.callbacks = callbacks
+        self.source = source
+        self.progress = progress
+        self.plan = OptimPlan()
+        self.report = Report(parts.loggers, parts.strategy.root_device)
+        self.stores = {
+            stage: MetricStore(stage) for stage in ("train", "validate", "test", "")
+        }
+        quiet = LogScope("this moment of the run", FORBIDDEN, self.stores[""])
+        self._base_scope = quiet
+        self.context = LogContext(quiet)
+        self.scopes = {
+            name: self.stores[store].scope(name, rule)
+            for name, (store, rule) in STEP_RULES.items()
+        }
+        self.hooks = HookTable(trainer, module, self.context)
+        self.horizon = 0
+        self.val_interval: int | float | None = None
+        self.validates = False
+        self.stop_epoch = False
+        self.resumed: dict[str, Any] | None = None
+        self.epoch_rng: dict[str, Any] | None = None
+        self._untoggled: dict[Tensor, bool] = {}
+
+    def resolve_hooks(self) -> None:
+        """Find out who listens to what, as of now."""
+        self.hooks.resolve(
+            self.callbacks, Callback, LightningModule, self.stores, _is_watcher
+        )
+
+    def between_hooks(self) -> None:
+        """Let `self.log` refuse until the next hook or step."""
+        self.context.scope = self._base_scope
+
+    def overrides(self, name: str) -> bool:
+        """Tell whether the module brings its own version of a hook."""
+        return is_overridden(name, self.module, LightningModule)
+
+    # ---- optimization, as far as the module and its optimizers take part ----
+
+    def wrap_optimizers(self) -> None:
+        """Make the wrappers that `self.optimizers()` hands out."""
+        self.plan.wrapped = [
+            LightningOptimizer.wrap(optimizer, self.counted_step, self.toggle)
+            for optimizer in self.plan.optimizers
+        ]
+
+    def counted_step(
+        self, optimizer: Optimizer, closure: Callable[[], Any] | None, **kwargs: Any
+    ) -> Any:
+        """Step an optimizer from user code: hooks, clipping and counters included."""
+        automatic = self.module.automatic_optimization
+
+        def with_hooks() -> Any:
+            result = closure() if closure is not None else None
+            self.hooks.fire(self.hooks.on_before_optimizer_step, optimizer)
+            if automatic:
+                self.clip_as_configured(optimizer)
+            return result
+
+        result = optimizer.step(with_hooks, **kwargs)
+        if not automatic:
+            self.progress.global_step += 1
+        return result
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute gradients for user code, with the hooks around it."""
+        if not isinstance(loss, Tensor):
+            raise TypeError(
+                f"`manual_backward` got {type(loss).__name__}; a tensor is needed"
+            )
+        self.hooks.fire(self.hooks.on_before_backward, loss)
+        self.module.backward(loss, *args, **kwargs)
+        self.hooks.fire(self.hooks.on_after_backward)
+
+    def clip_as_configured(self, optimizer: Optimizer) -> None:
+        """Clip by the trainer's flags, in the module's way if it has one."""
+        clip_val, algorithm = self.parts.gradient_clip_val, self.parts.clip_algorithm
+        if self.overrides("configure_gradient_clipping"):
+            self.context.scope = self.scopes["configure_gradient_clipping"]
+            self.module.configure_gradient_clipping(
+                optimizer,
+                gradient_clip_val=clip_val,
+                gradient_clip_algorithm=algorithm,
+            )
+        elif clip_val:
+            self.clip(optimizer, clip_val, algorithm or "norm")
+
+    def clip(self, optimizer: Optimizer, clip_val: float, algorithm: str) -> None:
+        """Clip the gradients of one optimizer's parameters, in place."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.parts.precision.clip_gradients(parameters, clip_val, algorithm)
+
+    def toggle(self, optimizer: Optimizer | LightningOptimizer, on: bool) -> None:
+        """Freeze the parameters that only other optimizers have, or thaw them."""
+        if not on:
+            for parameter, required in self._untoggled.items():
+                parameter.requires_grad = required
+            self._untoggled = {}
+            return
+        bare = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        own = {p for group in bare.param_groups for p in group["params"]}
+        others = {
+            p
+            for other in self.plan.optimizers
+            for group in other.param_groups
+            for p in group["params"]
+        } - own
+        self._untoggled = {p: p.requires_grad for p in others}
+        for parameter in others:
+            parameter.requires_grad = False
+
+
+def _is_watcher(callback: Callback) -> bool:
+    return isinstance(callback, (Checkpoint, EarlyStopping))

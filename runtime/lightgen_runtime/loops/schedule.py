@@ -1,0 +1,90 @@
+"""When learning-rate schedulers step."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from lightgen_runtime.core.hooks import is_overridden
+from lightgen_runtime.core.module import LightningModule
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
+
+if TYPE_CHECKING:
+    from lightgen_runtime.core.optim import SchedulerConfig
+    from lightgen_runtime.loops.run import Run
+
+
+class SchedulerStepper:
+    """Steps a run's schedulers at the moments that the loop announces.
+
+    Compat: `frequency` counts optimizer steps (or epochs) over the whole run; Lightning
+    counts batches and starts again at each epoch.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        configs = run.plan.schedulers if run.module.automatic_optimization else []
+        self.per_step = self._select(configs, "step", plateau=False)
+        self.per_epoch = self._select(configs, "epoch", plateau=False)
+        self.plateau_per_step = self._select(configs, "step", plateau=True)
+        self.plateau_per_epoch = self._select(configs, "epoch", plateau=True)
+        self._overridden = is_overridden(
+            "lr_scheduler_step", run.module, LightningModule
+        )
+
+    @staticmethod
+    def _select(
+        configs: list[SchedulerConfig], interval: str, plateau: bool
+    ) -> list[SchedulerConfig]:
+        return [
+            config
+            for config in configs
+            if config.interval == interval and config.reduce_on_plateau is plateau
+        ]
+
+    def step(self, configs: list[SchedulerConfig], count: int) -> None:
+        """Step those of `configs` whose frequency divides `count`.
+
+        Args:
+            configs: One of this object's four lists.
+            count: Optimizer steps, or epochs, done so far in the whole run.
+        """
+        for config in configs:
+            if count % config.frequency:
+                continue
+            if not config.reduce_on_plateau:
+                self._step_one(config.scheduler, None)
+                continue
+            found, metric = self._metric(config)
+            if found:
+                self._step_one(config.scheduler, metric)
+
+    def _step_one(self, scheduler: Any, metric: Any) -> None:
+        run = self._run
+        if self._overridden:
+            run.context.scope = run.scopes["lr_scheduler_step"]
+            run.module.lr_scheduler_step(scheduler, metric)
+        elif metric is None:
+            scheduler.step()
+        else:
+            scheduler.step(metric)
+
+    def _metric(self, config: SchedulerConfig) -> tuple[bool, Any]:
+        metrics = self._run.report.callback_metrics
+        monitor = str(config.monitor)
+        if monitor in metrics:
+            return True, metrics[monitor]
+        near = get_close_matches(monitor, metrics, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        message = (
+            f"{type(config.scheduler).__name__} watches {monitor!r}, which nobody has "
+            f"logged; logged are {sorted(metrics)}.{hint}"
+        )
+        if config.strict:
+            raise MisconfigurationException(
+                f"{message} Log it with `self.log({monitor!r}, ...)`, or set "
+                '"strict": False in the lr_scheduler dictionary to go on without.'
+            )
+        rank_zero_warn(f"{message} The scheduler did not step.")
+        return False, None

@@ -1,0 +1,40 @@
+"""Calling user steps with as many arguments as they declare."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
+
+
+def positional(method: Callable[..., Any], offered: int, form: str) -> Callable[..., Any]:
+    """Return `method` as something that takes `offered` positional arguments.
+
+    Args:
+        method: A bound step method; it may declare fewer arguments, in the same order.
+        offered: How many the loop passes.
+        form: The full form, for the error message.
+
+    Raises:
+        MisconfigurationException: The method requires more than is offered.
+    """
+    try:
+        parameters = inspect.signature(method).parameters.values()
+    except (TypeError, ValueError):  # e.g. a mock or a compiled callable
+        return method
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return method
+    plain = [
+        p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    required = sum(p.default is p.empty for p in plain)
+    if required > offered:
+        raise MisconfigurationException(
+            f"`{method.__name__}` requires {required} arguments; it is called as `{form}`"
+        )
+    taken = min(len(plain), offered)
+    if taken == offered:
+        return method
+    return lambda *args: method(*args[:taken])

@@ -1,0 +1,198 @@
+"""Which loaders a stage reads, and how many batches of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import DataLoader, RandomSampler
+
+from lightgen_runtime.core.data_hooks import DataHooks
+from lightgen_runtime.core.hooks import is_overridden
+from lightgen_runtime.loops.feed import Feed, Transfer
+from lightgen_runtime.utilities.exceptions import (
+    EmptyDataError,
+    MisconfigurationException,
+)
+from lightgen_runtime.utilities.move_data import move_data_to_device
+
+if TYPE_CHECKING:
+    from lightgen_runtime.core.datamodule import LightningDataModule
+    from lightgen_runtime.core.module import LightningModule
+    from lightgen_runtime.trainer.build import TrainerParts
+
+_HOOKS = {
+    "train": "train_dataloader",
+    "validate": "val_dataloader",
+    "test": "test_dataloader",
+    "predict": "predict_dataloader",
+}
+_LIMITS = {
+    "train": "limit_train_batches",
+    "validate": "limit_val_batches",
+    "test": "limit_test_batches",
+    "predict": "limit_predict_batches",
+}
+_TRANSFER_HOOKS = (
+    "on_before_batch_transfer",
+    "transfer_batch_to_device",
+    "on_after_batch_transfer",
+)
+
+
+class DataSource:
+    """The loaders of one run: given by the caller, else by the datamodule or module.
+
+    Each hook is called once; what it returned serves the whole run.
+    """
+
+    def __init__(
+        self,
+        parts: TrainerParts,
+        module: LightningModule,
+        datamodule: LightningDataModule | None,
+        given: dict[str, Any],
+    ) -> None:
+        self._parts = parts
+        self._module = module
+        self._datamodule = datamodule
+        self._given = {stage: value for stage, value in given.items() if value is not None}
+        self._feeds: dict[str, list[Feed]] = {}
+
+    def has(self, stage: str) -> bool:
+        """Tell whether there is a loader for a stage."""
+        return stage in self._given or self._owner(_HOOKS[stage]) is not None
+
+    def feeds(self, stage: str) -> list[Feed]:
+        """Return the stage's feeds, asking for its loaders the first time.
+
+        Raises:
+            MisconfigurationException: There is no loader, or a limit makes no sense.
+            EmptyDataError: A loader that was asked for by name yields nothing.
+        """
+        if stage not in self._feeds:
+            transfer = self._transfer()
+            self._feeds[stage] = [
+                self._feed(stage, loader, transfer, number)
+                for number, loader in enumerate(self._loaders(stage))
+            ]
+        return self._feeds[stage]
+
+    def train(self) -> Feed:
+        """Return the training feed."""
+        return self.feeds("train")[0]
+
+    def _loaders(self, stage: str) -> list[Any]:
+        loaders = self._given.get(stage)
+        if loaders is None:
+            owner = self._owner(_HOOKS[stage]) or self._module
+            loaders = getattr(owner, _HOOKS[stage])()
+        if stage != "train" and isinstance(loaders, (list, tuple)):
+            return list(loaders)
+        if loaders is None or isinstance(loaders, (dict, list, tuple)):
+            raise MisconfigurationException(
+                f"`{_HOOKS[stage]}` gave {type(loaders).__name__}; "
+                + (
+                    "one iterable of batches, such as a `DataLoader`, is needed"
+                    if stage == "train"
+                    else "an iterable of batches or a list of them is needed"
+                )
+            )
+        return [loaders]
+
+    def _owner(self, hook: str) -> DataHooks | None:
+        for candidate in (self._datamodule, self._module):
+            if candidate is not None and is_overridden(hook, candidate, DataHooks):
+                return candidate
+        return None
+
+    def _feed(
+        self, stage: str, loader: Any, transfer: Transfer | None, number: int
+    ) -> Feed:
+        if self._parts.overfit_batches:
+            loader = _unshuffled(loader)
+        num_batches = _length(loader)
+        limit = getattr(self._parts, _LIMITS[stage])
+        if num_batches == 0 and limit != 0:
+            raise EmptyDataError(
+                f"`{_HOOKS[stage]}` gave a loader without a single batch: its dataset is "
+                "empty, or smaller than one batch with drop_last=True. Check the dataset's "
+                "length and the batch size."
+            )
+        return Feed(loader, limited(num_batches, limit, _LIMITS[stage]), transfer, number)
+
+    def _transfer(self) -> Transfer | None:
+        """Return how a batch gets to the device, or None if there is nothing to do."""
+        owners: dict[str, DataHooks] = {}
+        for hook in _TRANSFER_HOOKS:
+            owner = self._owner(hook)
+            if owner is not None:
+                owners[hook] = owner
+        device = self._parts.strategy.root_device
+        if not owners:
+            if device.type == "cpu":
+                return None
+            return lambda batch, _: move_data_to_device(batch, device)
+        before, move, after = (owners.get(hook, self._module) for hook in _TRANSFER_HOOKS)
+
+        def transfer(batch: Any, dataloader_idx: int) -> Any:
+            batch = before.on_before_batch_transfer(batch, dataloader_idx)
+            batch = move.transfer_batch_to_device(batch, device, dataloader_idx)
+            return after.on_after_batch_transfer(batch, dataloader_idx)
+
+        return transfer
+
+
+def limited(num_batches: int | float, limit: int | float, flag: str) -> int | float:
+    """Apply a `limit_*_batches` flag to a loader's length.
+
+    Args:
+        num_batches: Length of the loader, infinity when unknown.
+        limit: Number of batches (int) or share of the loader (float from 0 to 1).
+        flag: The flag's name, for messages.
+
+    Raises:
+        MisconfigurationException: A share of an unknown length, or one that rounds to
+            nothing.
+    """
+    if isinstance(limit, int):
+        return min(num_batches, limit)
+    if limit == 1.0:
+        return num_batches
+    if num_batches == float("inf"):
+        if limit == 0.0:
+            return 0
+        raise MisconfigurationException(
+            f"`Trainer({flag}={limit})`: the loader has no length to take a share of; "
+            "use 1.0 or a whole number of batches"
+        )
+    share = int(num_batches * limit)
+    if share == 0 and limit > 0:
+        raise MisconfigurationException(
+            f"`Trainer({flag}={limit})`: that share of {num_batches} batches rounds to "
+            f"none; at least {1 / num_batches:.3f} is needed"
+        )
+    return share
+
+
+def _length(loader: Any) -> int | float:
+    if not isinstance(loader, Sized):
+        return float("inf")
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):  # e.g. a loader of an iterable dataset
+        return float("inf")
+
+
+def _unshuffled(loader: Any) -> Any:
+    if not isinstance(loader, DataLoader) or not isinstance(loader.sampler, RandomSampler):
+        return loader
+    return DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        drop_last=loader.drop_last,
+        worker_init_fn=loader.worker_init_fn,
+    )

@@ -1,0 +1,212 @@
+"""One training step, in the three ways there are; a fit uses one of them throughout.
+
+* direct: nothing about stepping is overridden. A straight line, no closure.
+* closure: `optimizer_step`, `optimizer_zero_grad` or `backward` is overridden, or the
+  optimizer wants to evaluate the loss again (LBFGS). The module is handed a closure.
+* manual: `training_step` does everything itself.
+
+Direct and closure call the same hooks in the same order and compute the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightgen_runtime.loops.signature import positional
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
+
+if TYPE_CHECKING:
+    from lightgen_runtime.loops.run import Run
+
+# (batch, batch_idx, opens a window, closes it, divisor of the loss) -> outputs for hooks
+StepFn = Callable[[Any, int, bool, bool, int], "dict[str, Any] | None"]
+
+_STEPPING_HOOKS = ("optimizer_step", "optimizer_zero_grad", "backward")
+
+
+def choose_step(run: Run) -> StepFn:
+    """Return the step function for this fit."""
+    if not run.module.automatic_optimization:
+        return manual_step(run)
+    if not run.plan.optimizers:
+        return idle_step(run)
+    wants_closure = isinstance(run.plan.optimizers[0], torch.optim.LBFGS)
+    if wants_closure or any(run.overrides(name) for name in _STEPPING_HOOKS):
+        return closure_step(run)
+    return direct_step(run)
+
+
+def direct_step(run: Run) -> StepFn:
+    """Make the step for when nothing about stepping is overridden."""
+    hooks, context, progress = run.hooks, run.context, run.progress
+    fire = hooks.fire
+    scope = run.scopes["training_step"]
+    training_step = bound_training_step(run)
+    optimizer = run.plan.optimizers[0]
+    clips = bool(run.parts.gradient_clip_val) or run.overrides(
+        "configure_gradient_clipping"
+    )
+    # Dropping gradients by hand takes half the time of torch's method, unless the
+    # optimizer has a method of its own.
+    own_zero_grad = type(optimizer).zero_grad is not Optimizer.zero_grad
+
+    def step(
+        batch: Any, batch_idx: int, first: bool, last: bool, divisor: int
+    ) -> dict[str, Any] | None:
+        context.scope = scope
+        output = training_step(batch, batch_idx)
+        loss = output if type(output) is Tensor else loss_of(output)
+        if first:
+            if hooks.on_before_zero_grad is not None:
+                fire(hooks.on_before_zero_grad, optimizer)
+            if own_zero_grad:
+                optimizer.zero_grad()
+            else:
+                for group in optimizer.param_groups:
+                    for parameter in group["params"]:
+                        parameter.grad = None
+        if loss is not None:
+            if divisor != 1:
+                loss = loss / divisor
+            if hooks.on_before_backward is not None:
+                fire(hooks.on_before_backward, loss)
+            loss.backward()
+            if hooks.on_after_backward is not None:
+                fire(hooks.on_after_backward)
+        if last:
+            if hooks.on_before_optimizer_step is not None:
+                fire(hooks.on_before_optimizer_step, optimizer)
+            if clips:
+                run.clip_as_configured(optimizer)
+            optimizer.step()
+            progress.global_step += 1
+        return None if hooks.on_train_batch_end is None else outputs_of(output, loss)
+
+    return step
+
+
+def closure_step(run: Run) -> StepFn:
+    """Make the step for modules or optimizers that want a closure."""
+    hooks, context, progress, module = run.hooks, run.context, run.progress, run.module
+    fire, scopes = hooks.fire, run.scopes
+    training_step = bound_training_step(run)
+    optimizer, wrapped = run.plan.optimizers[0], run.plan.wrapped[0]
+    # What the closure works on; assigned anew for each batch, so that one closure serves.
+    batch: Any = None
+    batch_idx = 0
+    first = True
+    divisor = 1
+    output: Any = None
+    loss: Tensor | None = None
+
+    def closure() -> Tensor | None:
+        nonlocal output, loss
+        context.scope = scopes["training_step"]
+        output = training_step(batch, batch_idx)
+        loss = loss_of(output)
+        if first:
+            fire(hooks.on_before_zero_grad, optimizer)
+            context.scope = scopes["optimizer_zero_grad"]
+            module.optimizer_zero_grad(progress.current_epoch, batch_idx, optimizer)
+        if loss is not None:
+            if divisor != 1:
+                loss = loss / divisor
+            fire(hooks.on_before_backward, loss)
+            context.scope = scopes["backward"]
+            module.backward(loss)
+            fire(hooks.on_after_backward)
+        return loss
+
+    def step(
+        new_batch: Any, new_idx: int, opens: bool, closes: bool, new_divisor: int
+    ) -> dict[str, Any] | None:
+        nonlocal batch, batch_idx, first, divisor
+        batch, batch_idx, first, divisor = new_batch, new_idx, opens, new_divisor
+        if closes:
+            context.scope = scopes["optimizer_step"]
+            module.optimizer_step(progress.current_epoch, batch_idx, wrapped, closure)
+            progress.global_step += 1
+        else:
+            closure()
+        return None if hooks.on_train_batch_end is None else outputs_of(output, loss)
+
+    return step
+
+
+def manual_step(run: Run) -> StepFn:
+    """Make the step for modules that optimize by hand."""
+    hooks, context = run.hooks, run.context
+    scope = run.scopes["training_step"]
+    training_step = bound_training_step(run)
+
+    def step(
+        batch: Any, batch_idx: int, first: bool, last: bool, divisor: int
+    ) -> dict[str, Any] | None:
+        context.scope = scope
+        output = training_step(batch, batch_idx)
+        if hooks.on_train_batch_end is None:
+            return None
+        if isinstance(output, Mapping):
+            return outputs_of(output, output.get("loss"))
+        return outputs_of(output, output if isinstance(output, Tensor) else None)
+
+    return step
+
+
+def idle_step(run: Run) -> StepFn:
+    """Make the step for a module without an optimizer: losses only."""
+    hooks, context = run.hooks, run.context
+    scope = run.scopes["training_step"]
+    training_step = bound_training_step(run)
+
+    def step(
+        batch: Any, batch_idx: int, first: bool, last: bool, divisor: int
+    ) -> dict[str, Any] | None:
+        context.scope = scope
+        output = training_step(batch, batch_idx)
+        loss = loss_of(output)
+        return None if hooks.on_train_batch_end is None else outputs_of(output, loss)
+
+    return step
+
+
+def bound_training_step(run: Run) -> Callable[[Any, int], Any]:
+    """Return `training_step`, in the run's precision and strategy, bound once."""
+    given = positional(run.module.training_step, 2, "training_step(batch, batch_idx)")
+    return run.parts.strategy.bind(run.parts.precision.wrap(given))
+
+
+def loss_of(output: Any) -> Tensor | None:
+    """Return the loss in what `training_step` returned.
+
+    Raises:
+        MisconfigurationException: It is neither a tensor, nor a mapping with one under
+            "loss", nor None.
+    """
+    if output is None:
+        return None
+    loss = output.get("loss") if isinstance(output, Mapping) else output
+    if isinstance(loss, Tensor):
+        return loss
+    found = (
+        f"a mapping with the keys {sorted(map(str, output))}"
+        if isinstance(output, Mapping)
+        else f"{type(output).__name__}"
+    )
+    raise MisconfigurationException(
+        f"`training_step` returned {found}; in automatic optimization it returns the loss "
+        'tensor, a mapping with the loss tensor under "loss", or None to skip the batch'
+    )
+
+
+def outputs_of(output: Any, loss: Tensor | None) -> dict[str, Any]:
+    """Return what `on_train_batch_end` is given: the detached loss and the user's extras."""
+    outputs = dict(output) if isinstance(output, Mapping) else {}
+    if loss is not None:
+        outputs["loss"] = loss.detach()
+    return outputs

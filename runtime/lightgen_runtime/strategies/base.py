@@ -1,0 +1,103 @@
+"""The questions that a run asks about its processes and devices."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightgen_runtime.io.checkpoint_io import CheckpointIO, TorchCheckpointIO
+
+
+class Strategy(ABC):
+    """Placement, communication and file access of one run.
+
+    Knows nothing of hooks, loggers or epochs.
+    """
+
+    def __init__(self, checkpoint_io: CheckpointIO | None = None) -> None:
+        self.checkpoint_io = checkpoint_io or TorchCheckpointIO()
+
+    @property
+    @abstractmethod
+    def root_device(self) -> torch.device:
+        """The device of this process."""
+
+    @property
+    @abstractmethod
+    def world_size(self) -> int:
+        """Number of processes."""
+
+    @property
+    @abstractmethod
+    def global_rank(self) -> int:
+        """Number of this process among all, from 0."""
+
+    @property
+    @abstractmethod
+    def local_rank(self) -> int:
+        """Number of this process on its node, from 0."""
+
+    @property
+    @abstractmethod
+    def node_rank(self) -> int:
+        """Number of this node, from 0."""
+
+    @property
+    def is_global_zero(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.global_rank == 0
+
+    @abstractmethod
+    def setup_environment(self) -> None:
+        """Make processes able to talk to each other."""
+
+    @abstractmethod
+    def place(self, module: nn.Module) -> None:
+        """Move the module to its device, in place."""
+
+    @abstractmethod
+    def bind(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what the loop calls in place of a module's step method."""
+
+    @abstractmethod
+    def reduce(self, tensor: Tensor, reduce_op: str = "mean") -> Tensor:
+        """Combine a tensor over all processes. Collective: every process calls it."""
+
+    @abstractmethod
+    def broadcast(self, value: Any, src: int = 0) -> Any:
+        """Return process `src`'s value. Collective: every process calls it."""
+
+    @abstractmethod
+    def barrier(self, name: str | None = None) -> None:
+        """Wait for every process. Collective: every process calls it."""
+
+    @abstractmethod
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """Stack every process's tensor. Collective: every process calls it."""
+
+    @abstractmethod
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        """Agree on one answer: everybody's yes, or with `all=False` anybody's."""
+
+    @abstractmethod
+    def teardown(self) -> None:
+        """Release devices and process groups."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path) -> None:
+        """Write a checkpoint, from the one process that writes."""
+        if self.is_global_zero:
+            self.checkpoint_io.save_checkpoint(checkpoint, filepath)
+
+    def load_checkpoint(self, filepath: str | Path) -> dict[str, Any]:
+        """Read a checkpoint into host memory."""
+        return self.checkpoint_io.load_checkpoint(filepath, map_location="cpu")
+
+    def remove_checkpoint(self, filepath: str | Path) -> None:
+        """Delete a checkpoint, from the one process that writes."""
+        if self.is_global_zero:
+            self.checkpoint_io.remove_checkpoint(filepath)

@@ -1,0 +1,295 @@
+"""From constructor flags to `TrainerParts`: checked once, frozen, free of the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightgen_runtime.accelerators import choose_device
+from lightgen_runtime.callbacks.callback import Callback
+from lightgen_runtime.callbacks.checkpoint import Checkpoint
+from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
+from lightgen_runtime.callbacks.model_summary import ModelSummary
+from lightgen_runtime.callbacks.progress import ProgressBar, default_progress_bar
+from lightgen_runtime.loggers import CSVLogger, Logger
+from lightgen_runtime.precision.base import (
+    CLIP_ALGORITHMS,
+    Precision,
+    choose_precision,
+)
+from lightgen_runtime.strategies import SingleDeviceStrategy, Strategy
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
+
+STRATEGIES = ("auto", "single_device")
+
+
+@dataclass(frozen=True)
+class TrainerParts:
+    """What a trainer's flags came to."""
+
+    strategy: Strategy
+    precision: Precision
+    loggers: list[Logger]
+    max_epochs: int
+    min_epochs: int | None
+    max_steps: int
+    min_steps: int | None
+    limit_train_batches: int | float
+    limit_val_batches: int | float
+    limit_test_batches: int | float
+    limit_predict_batches: int | float
+    overfit_batches: int | float
+    val_check_interval: int | float
+    check_val_every_n_epoch: int | None
+    num_sanity_val_steps: int
+    log_every_n_steps: int
+    gradient_clip_val: float | None
+    clip_algorithm: str | None
+    inference_mode: bool
+    fast_dev_run: int
+
+
+def build_parts(flags: dict[str, Any]) -> TrainerParts:
+    """Check the flags of `Trainer` against each other and resolve them.
+
+    Args:
+        flags: The constructor's arguments by name.
+
+    Raises:
+        MisconfigurationException: A flag has no accepted value, or two contradict.
+    """
+    flags = _with_fast_dev_run(flags)
+    _check_flags(flags)
+    overfit = flags["overfit_batches"]
+    val_limit = flags["limit_val_batches"]
+    max_epochs, max_steps = _limits(flags)
+    return TrainerParts(
+        strategy=_strategy(flags),
+        precision=choose_precision(flags["precision"]),
+        loggers=_loggers(flags["logger"], flags["default_root_dir"]),
+        max_epochs=max_epochs,
+        min_epochs=flags["min_epochs"],
+        max_steps=max_steps,
+        min_steps=flags["min_steps"],
+        limit_train_batches=overfit or _default(flags["limit_train_batches"], 1.0),
+        limit_val_batches=overfit or _default(val_limit, 1.0),
+        limit_test_batches=_default(flags["limit_test_batches"], 1.0),
+        limit_predict_batches=_default(flags["limit_predict_batches"], 1.0),
+        overfit_batches=overfit,
+        val_check_interval=_default(flags["val_check_interval"], 1.0),
+        check_val_every_n_epoch=flags["check_val_every_n_epoch"],
+        num_sanity_val_steps=_default(flags["num_sanity_val_steps"], 2),
+        log_every_n_steps=_default(flags["log_every_n_steps"], 50),
+        gradient_clip_val=flags["gradient_clip_val"],
+        clip_algorithm=flags["gradient_clip_algorithm"],
+        inference_mode=flags["inference_mode"],
+        fast_dev_run=int(flags["fast_dev_run"]),
+    )
+
+
+def build_callbacks(flags: dict[str, Any], parts: TrainerParts) -> list[Callback]:
+    """Return the user's callbacks and the default ones, in calling order.
+
+    Checkpoint callbacks run last, so that they save what the others did.
+    """
+    given = flags["callbacks"] or []
+    callbacks = [given] if isinstance(given, Callback) else list(given)
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise MisconfigurationException(
+                f"`Trainer(callbacks=...)` got {callback!r} ({type(callback).__name__}); "
+                "each must be an instance of a `Callback` subclass"
+            )
+    callbacks += _default_callbacks(flags, parts, callbacks)
+    keys: dict[str, Callback] = {}
+    for callback in callbacks:
+        other = keys.setdefault(callback.state_key, callback)
+        if other is not callback and callback.state_dict():
+            raise MisconfigurationException(
+                f"two {type(callback).__name__} callbacks have the same state key "
+                f"{callback.state_key!r}, so a checkpoint could hold only one's state. "
+                "Give them different arguments, or override `state_key`."
+            )
+    return ordered(callbacks)
+
+
+def ordered(callbacks: Iterable[Callback]) -> list[Callback]:
+    """Put checkpoint callbacks last, the rest staying in their order."""
+    return sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
+
+
+def _default_callbacks(
+    flags: dict[str, Any], parts: TrainerParts, given: list[Callback]
+) -> list[Callback]:
+    added: list[Callback] = []
+
+    def has(kind: type) -> bool:
+        return any(isinstance(callback, kind) for callback in given)
+
+    if has(Checkpoint) and flags["enable_checkpointing"] is False:
+        raise MisconfigurationException(
+            "`Trainer(enable_checkpointing=False)` with a checkpoint callback: remove one "
+            "of the two"
+        )
+    if has(ProgressBar) and flags["enable_progress_bar"] is False:
+        raise MisconfigurationException(
+            "`Trainer(enable_progress_bar=False)` with a progress bar callback: remove "
+            "one of the two"
+        )
+    if not has(ProgressBar) and _default(flags["enable_progress_bar"], True):
+        added.append(default_progress_bar())
+    if not has(ModelSummary) and _default(flags["enable_model_summary"], True):
+        added.append(ModelSummary())
+    wants_checkpoint = _default(flags["enable_checkpointing"], True)
+    if not has(Checkpoint) and wants_checkpoint and not parts.fast_dev_run:
+        added.append(ModelCheckpoint())
+    return added
+
+
+def _check_flags(flags: dict[str, Any]) -> None:
+    for name, least in (
+        ("max_epochs", -1),
+        ("min_epochs", 0),
+        ("max_steps", -1),
+        ("min_steps", 0),
+        ("check_val_every_n_epoch", 1),
+        ("num_sanity_val_steps", -1),
+        ("log_every_n_steps", 0),
+        ("accumulate_grad_batches", 1),
+    ):
+        value = flags[name]
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and (not whole or value < least):
+            raise MisconfigurationException(
+                f"`Trainer({name}={value!r})`: a whole number of at least {least} is "
+                "accepted"
+            )
+    for stage in ("train", "val", "test", "predict"):
+        _check_share(f"limit_{stage}_batches", flags[f"limit_{stage}_batches"])
+    _check_share("overfit_batches", flags["overfit_batches"])
+    _check_share("val_check_interval", flags["val_check_interval"])
+    if flags["val_check_interval"] == 0:
+        raise MisconfigurationException(
+            "`Trainer(val_check_interval=0)`: use limit_val_batches=0 for no validation"
+        )
+    clip_val, algorithm = flags["gradient_clip_val"], flags["gradient_clip_algorithm"]
+    if clip_val is not None and not (
+        isinstance(clip_val, (int, float)) and clip_val >= 0
+    ):
+        raise MisconfigurationException(
+            f"`Trainer(gradient_clip_val={clip_val!r})`: a number of at least 0 is accepted"
+        )
+    if algorithm is not None and algorithm not in CLIP_ALGORITHMS:
+        near = get_close_matches(str(algorithm), CLIP_ALGORITHMS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise MisconfigurationException(
+            f"`Trainer(gradient_clip_algorithm={algorithm!r})`: accepted are "
+            f"{', '.join(map(repr, CLIP_ALGORITHMS))}.{hint}"
+        )
+
+
+def _check_share(name: str, value: Any) -> None:
+    whole = isinstance(value, int) and value >= 0
+    share = isinstance(value, float) and 0.0 <= value <= 1.0
+    if value is not None and not whole and not share:
+        raise MisconfigurationException(
+            f"`Trainer({name}={value!r})`: a number of batches (0, 1, 2, ...) or a share "
+            "from 0.0 to 1.0 is accepted"
+        )
+
+
+def _limits(flags: dict[str, Any]) -> tuple[int, int]:
+    max_epochs, max_steps = flags["max_epochs"], flags["max_steps"]
+    if max_epochs is None:
+        if max_steps == -1:
+            rank_zero_warn(
+                "`Trainer` got neither max_epochs nor max_steps: training stops after "
+                "1000 epochs. Set max_epochs=-1 for no limit."
+            )
+            return 1000, -1
+        return -1, max_steps
+    return max_epochs, max_steps
+
+
+def _with_fast_dev_run(flags: dict[str, Any]) -> dict[str, Any]:
+    """Make a run of a few batches that leaves no files."""
+    batches = int(flags["fast_dev_run"])
+    if not batches:
+        return flags
+    if batches < 0:
+        raise MisconfigurationException(
+            f"`Trainer(fast_dev_run={flags['fast_dev_run']!r})`: True, False or a number of "
+            "batches is accepted"
+        )
+    stages = ("train", "val", "test", "predict")
+    return {
+        **flags,
+        **{f"limit_{stage}_batches": batches for stage in stages},
+        "max_epochs": 1,
+        "max_steps": batches,
+        "num_sanity_val_steps": 0,
+        "val_check_interval": 1.0,
+        "check_val_every_n_epoch": 1,
+        "logger": False,
+    }
+
+
+def _strategy(flags: dict[str, Any]) -> Strategy:
+    strategy = flags["strategy"]
+    if isinstance(strategy, Strategy):
+        return strategy
+    if strategy not in STRATEGIES:
+        near = get_close_matches(str(strategy), STRATEGIES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise MisconfigurationException(
+            f"`Trainer(strategy={strategy!r})`: this version has "
+            f"{', '.join(map(repr, STRATEGIES))}.{hint}"
+        )
+    if flags["num_nodes"] != 1:
+        raise MisconfigurationException(
+            f"`Trainer(num_nodes={flags['num_nodes']!r})`: this version runs on one node"
+        )
+    return SingleDeviceStrategy(choose_device(flags["accelerator"], flags["devices"]))
+
+
+def _loggers(logger: Any, root: str | os.PathLike[str] | None) -> list[Logger]:
+    if logger is False:
+        return []
+    if logger is True or logger is None:
+        return [CSVLogger(str(root or Path.cwd()))]
+    loggers = [logger] if isinstance(logger, Logger) else list(logger)
+    for entry in loggers:
+        if not isinstance(entry, Logger):
+            raise MisconfigurationException(
+                f"`Trainer(logger=...)` got {entry!r} ({type(entry).__name__}); True, False, "
+                "a `Logger` or a list of them is accepted"
+            )
+    return loggers
+
+
+def set_torch_flags(
+    deterministic: bool | str | None, benchmark: bool | None
+) -> None:
+    """Switch torch's own determinism and autotuning, where asked to."""
+    if deterministic is not None:
+        torch.use_deterministic_algorithms(
+            bool(deterministic), warn_only=deterministic == "warn"
+        )
+        if deterministic:
+            # Source: required by cuBLAS for deterministic results since CUDA 10.2.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if benchmark is not None:
+        torch.backends.cudnn.benchmark = benchmark
+    elif deterministic:
+        torch.backends.cudnn.benchmark = False
+
+
+def _default(value: Any, default: Any) -> Any:
+    return default if value is None else value

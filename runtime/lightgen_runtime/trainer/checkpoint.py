@@ -1,0 +1,178 @@
+"""What goes into a checkpoint, and how a run is put back to where one was written.
+
+When to write one is a callback's decision; how bytes reach the disk is `io`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lightgen_runtime.core.loading import load_weights
+from lightgen_runtime.io.schema import (
+    LIGHTNING_VERSION,
+    OWN_FORMAT,
+    OWN_KEY,
+    VERSION_KEY,
+    loops_from_progress,
+    plain,
+    progress_from_loops,
+)
+from lightgen_runtime.utilities.exceptions import (
+    CheckpointMismatchError,
+    MisconfigurationException,
+)
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
+from lightgen_runtime.utilities.seed import collect_rng_states
+
+if TYPE_CHECKING:
+    from lightgen_runtime.loops.run import Run
+
+
+def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
+    """Gather the state of a run.
+
+    Args:
+        run: The run.
+        weights_only: Leave out what only a resumed fit needs.
+    """
+    module, datamodule, progress = run.module, run.datamodule, run.progress
+    counters = progress.state_dict()
+    checkpoint: dict[str, Any] = {
+        "epoch": progress.current_epoch,
+        "global_step": progress.global_step,
+        VERSION_KEY: LIGHTNING_VERSION,
+        "state_dict": module.state_dict(),
+        "loops": loops_from_progress(counters),
+    }
+    _add_hyperparameters(checkpoint, module)
+    if datamodule is not None:
+        _add_hyperparameters(checkpoint, datamodule)
+        state = datamodule.state_dict()
+        if state:
+            checkpoint[type(datamodule).__qualname__] = state
+    if not weights_only:
+        checkpoint["callbacks"] = {
+            callback.state_key: state
+            for callback in run.callbacks
+            if (state := callback.state_dict())
+        }
+        checkpoint["optimizer_states"] = [o.state_dict() for o in run.plan.optimizers]
+        checkpoint["lr_schedulers"] = [
+            config.scheduler.state_dict() for config in run.plan.schedulers
+        ]
+        checkpoint[OWN_KEY] = {
+            "format": OWN_FORMAT,
+            "progress": counters,
+            "rng": collect_rng_states(),
+            "epoch_rng": run.epoch_rng,
+            "train_metrics": run.stores["train"].state_dict(),
+            "callback_metrics": run.report.state_dict(),
+            "precision": run.parts.precision.state_dict(),
+        }
+        for callback in run.callbacks:
+            callback.on_save_checkpoint(run.trainer, module, checkpoint)
+    module.on_save_checkpoint(checkpoint)
+    return {
+        key: value if key == "state_dict" else plain(value, key)
+        for key, value in checkpoint.items()
+    }
+
+
+def restore_model(run: Run, checkpoint: dict[str, Any], source: str) -> None:
+    """Load weights, datamodule and callbacks, before the model is placed.
+
+    Args:
+        run: The run.
+        checkpoint: What was read.
+        source: Its path, for messages.
+    """
+    module, datamodule, trainer = run.module, run.datamodule, run.trainer
+    module.on_load_checkpoint(checkpoint)
+    load_weights(module, checkpoint["state_dict"], module.strict_loading, source)
+    if datamodule is not None:
+        state = checkpoint.get(type(datamodule).__qualname__)
+        if state is not None:
+            datamodule.load_state_dict(state)
+    if trainer.state.fn != "fit":
+        return
+    states: Mapping[str, Any] = checkpoint.get("callbacks") or {}
+    for callback in run.callbacks:
+        callback.on_load_checkpoint(trainer, module, checkpoint)
+    for callback in run.callbacks:
+        state = states.get(callback.state_key)
+        if state is not None:
+            callback.load_state_dict(dict(state))
+    known = {callback.state_key for callback in run.callbacks}
+    unknown = [key for key in states if key not in known]
+    if unknown:
+        rank_zero_warn(
+            f"`{source}` holds the state of callbacks that this trainer does not have: "
+            f"{unknown}. Add them with the same arguments to go on exactly."
+        )
+
+
+def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
+    """Put counters, optimizers, schedulers, metrics and random numbers back.
+
+    Raises:
+        CheckpointMismatchError: The checkpoint holds weights only, or its optimizers or
+            schedulers are not the run's.
+    """
+    if "optimizer_states" not in checkpoint:
+        raise CheckpointMismatchError(
+            f"`{source}` holds weights only, so a fit cannot go on from it. Load the "
+            "weights with `load_from_checkpoint` and start a new fit, or resume from a "
+            "checkpoint that was saved without save_weights_only."
+        )
+    own = checkpoint.get(OWN_KEY, {})
+    run.progress.load_state_dict(own.get("progress") or progress_from_loops(checkpoint))
+    optimizers, schedulers = run.plan.optimizers, run.plan.schedulers
+    _check_count("optimizer", optimizers, checkpoint["optimizer_states"], source)
+    _check_count("scheduler", schedulers, checkpoint.get("lr_schedulers", []), source)
+    for number, (optimizer, state) in enumerate(
+        zip(optimizers, checkpoint["optimizer_states"], strict=True)
+    ):
+        try:
+            optimizer.load_state_dict(state)
+        except ValueError as error:
+            raise CheckpointMismatchError(
+                f"the state of optimizer {number} in `{source}` does not fit "
+                f"{type(optimizer).__name__}: {error}. Resume with the optimizer that the "
+                "checkpoint was trained with, or load the weights alone."
+            ) from error
+    for config, state in zip(schedulers, checkpoint.get("lr_schedulers", []), strict=True):
+        config.scheduler.load_state_dict(state)
+    if own:
+        run.parts.precision.load_state_dict(own["precision"])
+        device = run.parts.strategy.root_device
+        run.stores["train"].load_state_dict(own["train_metrics"], device)
+        run.report.load_state_dict(own["callback_metrics"])
+        run.resumed = {"rng": own["rng"], "epoch_rng": own["epoch_rng"]}
+
+
+def _add_hyperparameters(checkpoint: dict[str, Any], owner: Any) -> None:
+    if not owner.hparams:
+        return
+    kept = {}
+    for name, value in owner.hparams.items():
+        try:
+            kept[name] = plain(value, name)
+        except MisconfigurationException:
+            rank_zero_warn(
+                f"the hyperparameter `{name}` ({type(value).__name__}) of "
+                f"{type(owner).__name__} is not stored in checkpoints, which hold data "
+                f"only; leave it out with `self.save_hyperparameters(ignore=[{name!r}])`"
+            )
+    checkpoint[owner.CHECKPOINT_HYPER_PARAMS_KEY] = kept
+    name = owner.__dict__.get("_hparams_name", "kwargs")
+    checkpoint[owner.CHECKPOINT_HYPER_PARAMS_NAME] = name
+
+
+def _check_count(what: str, have: list[Any], saved: list[Any], source: str) -> None:
+    if len(have) != len(saved):
+        raise CheckpointMismatchError(
+            f"`{source}` holds the state of {len(saved)} {what}(s), and "
+            f"`configure_optimizers` returns {len(have)}. Resume with the configuration "
+            "that the checkpoint was trained with, or load the weights alone."
+        )

@@ -1,0 +1,209 @@
+"""What surrounds every stage: making a run ready, ending it, and ending it badly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightgen_runtime.callbacks.callback import Callback
+from lightgen_runtime.core.optim import OptimPlan
+from lightgen_runtime.trainer.build import ordered
+from lightgen_runtime.trainer.checkpoint import restore_model, restore_training
+from lightgen_runtime.utilities.exceptions import (
+    CheckpointNotFoundError,
+    MisconfigurationException,
+)
+
+if TYPE_CHECKING:
+    from lightgen_runtime.loops.run import Run
+    from lightgen_runtime.trainer.trainer import Trainer
+
+_STEPS = {
+    "fit": ("training_step", "configure_optimizers"),
+    "validate": ("validation_step",),
+    "test": ("test_step",),
+    "predict": (),
+}
+_STAGE_OF = {"fit": "train"}
+
+
+def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
+    """Bring module, data, callbacks and saved state into place.
+
+    Args:
+        run: The run.
+        fn: "fit", "validate", "test" or "predict".
+        ckpt_path: Checkpoint to go on from or to evaluate, resolved to a path.
+    """
+    module, datamodule, trainer = run.module, run.datamodule, run.trainer
+    strategy = run.parts.strategy
+    _check_module(run, fn)
+    attach_callbacks(run, module.configure_callbacks())
+    strategy.setup_environment()
+    for owner in _present(datamodule, module):
+        owner.prepare_data()
+    strategy.barrier("prepare_data")
+    if datamodule is not None:
+        datamodule.setup(stage=fn)
+    for callback in run.callbacks:
+        callback.setup(trainer, module, stage=fn)
+    module.setup(stage=fn)
+    module.configure_model()
+    checkpoint = None
+    if ckpt_path is not None:
+        checkpoint = strategy.load_checkpoint(ckpt_path)
+        restore_model(run, checkpoint, ckpt_path)
+    strategy.place(module)
+    run.resolve_hooks()
+    if fn != "fit":
+        _log_hyperparameters(run)
+        return
+    run.validates = (
+        run.parts.limit_val_batches != 0
+        and run.overrides("validation_step")
+        and run.source.has("validate")
+    )
+    run.plan = OptimPlan.from_module(module)
+    run.wrap_optimizers()
+    _check_manual(run)
+    run.hooks.fire(run.hooks.on_fit_start)
+    _log_hyperparameters(run)
+    if checkpoint is not None:
+        restore_training(run, checkpoint, str(ckpt_path))
+
+
+def conclude(run: Run, fn: str) -> None:
+    """End a run that went well: last hooks, loggers closed."""
+    run.between_hooks()
+    run.parts.strategy.teardown()
+    if fn == "fit":
+        run.hooks.fire(run.hooks.on_fit_end)
+
+
+def tell_of_exception(run: Run, error: BaseException) -> None:
+    """Tell everybody that an exception ended the run."""
+    for callback in run.callbacks:
+        callback.on_exception(run.trainer, run.module, error)
+    if run.datamodule is not None:
+        run.datamodule.on_exception(error)
+
+
+def teardown(run: Run, fn: str, status: str) -> None:
+    """Release what `setup` built and close the loggers; runs however the run ended."""
+    if run.datamodule is not None:
+        run.datamodule.teardown(stage=fn)
+    for callback in run.callbacks:
+        callback.teardown(run.trainer, run.module, stage=fn)
+    run.module.teardown(stage=fn)
+    for logger in run.parts.loggers:
+        logger.finalize(status)
+
+
+def attach_callbacks(run: Run, extra: Callback | Iterable[Callback] | None) -> None:
+    """Add the module's own callbacks, in place of the trainer's of the same type."""
+    if not extra:
+        return
+    added = [extra] if isinstance(extra, Callback) else list(extra)
+    replaced = {type(callback) for callback in added}
+    kept = [callback for callback in run.callbacks if type(callback) not in replaced]
+    run.callbacks[:] = ordered([*kept, *added])
+
+
+def resolve_ckpt_path(
+    trainer: Trainer, ckpt_path: str | Path | None, model_given: bool, fn: str
+) -> str | None:
+    """Turn "best", "last", None or a path into a path or None.
+
+    Raises:
+        CheckpointNotFoundError: There is no such checkpoint.
+    """
+    callback: Any = trainer.checkpoint_callback
+    best = getattr(callback, "best_model_path", "") or ""
+    if ckpt_path is None:
+        return best if best and not model_given and fn != "fit" else None
+    if ckpt_path not in ("best", "last"):
+        return str(ckpt_path)
+    last = getattr(callback, "last_model_path", "") or best
+    found = best if ckpt_path == "best" else last
+    if not found:
+        raise CheckpointNotFoundError(
+            f"`trainer.{fn}(ckpt_path={ckpt_path!r})`: this trainer has saved no "
+            "checkpoint. Fit first with a `ModelCheckpoint`, or give a path."
+        )
+    return str(found)
+
+
+def _check_module(run: Run, fn: str) -> None:
+    module = run.module
+    for name in _STEPS[fn]:
+        if not run.overrides(name):
+            raise MisconfigurationException(
+                f"`trainer.{fn}()` needs `{name}`, which {type(module).__name__} does not "
+                "define"
+            )
+    stage = _STAGE_OF.get(fn, fn)
+    if not run.source.has(stage):
+        hook = "val" if stage == "validate" else stage
+        raise MisconfigurationException(
+            f"`trainer.{fn}()` needs data: pass loaders or a datamodule, or define "
+            f"`{hook}_dataloader` in {type(module).__name__}"
+        )
+
+
+def _check_manual(run: Run) -> None:
+    if run.module.automatic_optimization:
+        return
+    flags = {
+        "gradient_clip_val": run.parts.gradient_clip_val,
+        "accumulate_grad_batches": run.trainer.accumulate_grad_batches - 1,
+    }
+    for flag, value in flags.items():
+        if value:
+            raise MisconfigurationException(
+                f"`Trainer({flag}=...)` with manual optimization: the trainer does not see "
+                "your gradients. Remove the flag and do it in `training_step`."
+            )
+
+
+def _log_hyperparameters(run: Run) -> None:
+    owners = _present(run.datamodule, run.module)
+    merged: dict[str, Any] = {}
+    for owner in owners:
+        if not owner.__dict__.get("_log_hyperparams", False):
+            continue
+        for name, value in owner.hparams_initial.items():
+            if name in merged and merged[name] != value:
+                raise MisconfigurationException(
+                    f"the module and the datamodule both have a hyperparameter {name!r}, "
+                    f"with the values {value!r} and {merged[name]!r}. Rename one, or call "
+                    "`self.save_hyperparameters(logger=False)` in one of them."
+                )
+            merged[name] = value
+    for logger in run.parts.loggers:
+        if merged:
+            logger.log_hyperparams(merged)
+        logger.save()
+
+
+def _present(*owners: Any) -> list[Any]:
+    return [owner for owner in owners if owner is not None]
+
+
+def attempt(action: Callable[[], None], error: BaseException | None) -> None:
+    """Run clean-up; while an error is already on its way, another only adds a note."""
+    try:
+        action()
+    except Exception as second:
+        if error is None:
+            raise
+        _add_note(error, f"While cleaning up: {type(second).__name__}: {second}")
+
+
+def _add_note(error: BaseException, note: str) -> None:
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    else:  # Python 3.10 shows no notes; keep it where debuggers look
+        error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]
+
+

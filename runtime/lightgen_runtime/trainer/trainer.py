@@ -1,0 +1,423 @@
+"""The `Trainer`: public arguments, entry points, read-only state, guaranteed teardown.
+
+It contains no loop: each stage's story is told in `loops/`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightgen_runtime.callbacks.callback import Callback
+from lightgen_runtime.callbacks.checkpoint import Checkpoint
+from lightgen_runtime.callbacks.early_stopping import EarlyStopping
+from lightgen_runtime.callbacks.progress import ProgressBar
+from lightgen_runtime.core.datamodule import LightningDataModule
+from lightgen_runtime.core.module import LightningModule
+from lightgen_runtime.loggers import Logger
+from lightgen_runtime.loops.evaluate import evaluate
+from lightgen_runtime.loops.fit import run_fit
+from lightgen_runtime.loops.predict import run_predict
+from lightgen_runtime.loops.progress import Progress
+from lightgen_runtime.loops.run import Run
+from lightgen_runtime.loops.source import DataSource
+from lightgen_runtime.strategies import Strategy
+from lightgen_runtime.trainer.build import (
+    build_callbacks,
+    build_parts,
+    set_torch_flags,
+)
+from lightgen_runtime.trainer.checkpoint import dump_checkpoint
+from lightgen_runtime.trainer.lifecycle import (
+    attempt,
+    conclude,
+    prepare,
+    resolve_ckpt_path,
+    teardown,
+    tell_of_exception,
+)
+from lightgen_runtime.trainer.results import format_results
+from lightgen_runtime.trainer.view import TrainerView
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
+
+
+@dataclass
+class TrainerState:
+    """What a trainer is doing.
+
+    Attributes:
+        fn: "fit", "validate", "test" or "predict"; None before the first.
+        status: "initializing", "running", "finished" or "interrupted".
+        stage: "train", "sanity_check", "validate", "test", "predict" or None.
+    """
+
+    fn: str | None = None
+    status: str = "initializing"
+    stage: str | None = None
+
+
+class Trainer(TrainerView):
+    """Runs a `LightningModule`: fitting, validating, testing, predicting.
+
+    Args:
+        accelerator: "auto" (the fastest there is), "cpu", "gpu", "cuda" or "mps".
+        strategy: "auto" or "single_device".
+        devices: "auto", 1, or one device's index in a list.
+        num_nodes: Number of machines: 1.
+        precision: "32-true".
+        logger: True for a CSV logger, False for none, or one or several loggers.
+        callbacks: One callback or a list of them.
+        fast_dev_run: Run this many batches of everything (True: 1) and leave no files.
+        max_epochs: Epochs to train; -1 for no limit. Without any limit, 1000.
+        min_epochs: Ignore requests to stop before as many epochs.
+        max_steps: Optimizer steps to train; -1 for no limit.
+        min_steps: Ignore requests to stop before as many optimizer steps.
+        limit_train_batches: Batches (int) or share (float) of each training epoch.
+        limit_val_batches: The same for validation; 0 switches it off.
+        limit_test_batches: The same for testing.
+        limit_predict_batches: The same for predicting.
+        overfit_batches: Train and validate on this many batches (int) or share (float),
+            unshuffled.
+        val_check_interval: Validate after this share of an epoch (float) or so many
+            batches (int).
+        check_val_every_n_epoch: Validate in every n-th epoch; None counts the batches of
+            `val_check_interval` across epochs.
+        num_sanity_val_steps: Validation batches to try before training; -1 for all.
+        log_every_n_steps: Optimizer steps between two reports to the loggers.
+        enable_checkpointing: Add a `ModelCheckpoint` if there is none.
+        enable_progress_bar: Add a progress bar if there is none.
+        enable_model_summary: Print a summary of the model.
+        accumulate_grad_batches: Batches whose gradients make one optimizer step.
+        gradient_clip_val: Largest norm, or absolute value, of gradients.
+        gradient_clip_algorithm: "norm" (default) or "value".
+        deterministic: Use deterministic algorithms only; "warn" where there is none.
+        benchmark: Let cuDNN search for the fastest algorithms.
+        inference_mode: Use `torch.inference_mode` (else `no_grad`) outside of fits.
+        detect_anomaly: Let autograd find where a NaN comes from; slow.
+        default_root_dir: Where files go that nothing else places; the current folder.
+
+    Raises:
+        MisconfigurationException: An argument is not accepted, or two contradict.
+
+    Example:
+        >>> from lightgen_runtime.demos.boring_classes import BoringModel
+        >>> trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False,
+        ...                   enable_progress_bar=False, enable_model_summary=False)
+        >>> trainer.fit(BoringModel())
+        >>> trainer.current_epoch
+        1
+    """
+
+    def __init__(
+        self,
+        *,
+        accelerator: str = "auto",
+        strategy: str | Strategy = "auto",
+        devices: int | str | list[int] = "auto",
+        num_nodes: int = 1,
+        precision: int | str | None = None,
+        logger: bool | Logger | list[Logger] | None = None,
+        callbacks: Callback | list[Callback] | None = None,
+        fast_dev_run: bool | int = False,
+        max_epochs: int | None = None,
+        min_epochs: int | None = None,
+        max_steps: int = -1,
+        min_steps: int | None = None,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        limit_predict_batches: int | float | None = None,
+        overfit_batches: int | float = 0.0,
+        val_check_interval: int | float | None = None,
+        check_val_every_n_epoch: int | None = 1,
+        num_sanity_val_steps: int | None = None,
+        log_every_n_steps: int | None = None,
+        enable_checkpointing: bool | None = None,
+        enable_progress_bar: bool | None = None,
+        enable_model_summary: bool | None = None,
+        accumulate_grad_batches: int = 1,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+        deterministic: bool | str | None = None,
+        benchmark: bool | None = None,
+        inference_mode: bool = True,
+        detect_anomaly: bool = False,
+        default_root_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        flags = {name: value for name, value in locals().items() if name != "self"}
+        self._parts = build_parts(flags)
+        self.callbacks = build_callbacks(flags, self._parts)
+        self.default_root_dir = str(default_root_dir or Path.cwd())
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.state = TrainerState()
+        self.progress = Progress()
+        self.ckpt_path: str | None = None
+        self._deterministic = deterministic
+        self._benchmark = benchmark
+        self._detect_anomaly = detect_anomaly
+        self._should_stop = False
+        self._run: Run | None = None
+
+    # ---- entry points ----
+
+    def fit(
+        self,
+        model: LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | Path | None = None,
+    ) -> None:
+        """Train `model`, validating on the way.
+
+        Args:
+            model: What to train.
+            train_dataloaders: Iterable of training batches, or a datamodule.
+            val_dataloaders: Iterable of validation batches, or a list of several.
+            datamodule: Data, if not given as loaders.
+            ckpt_path: Checkpoint to go on from: a path, "best" or "last".
+
+        Raises:
+            MisconfigurationException: Something needed is missing or contradictory.
+            EmptyDataError: The training loader holds no batch.
+            CheckpointNotFoundError: No file at `ckpt_path`.
+            CheckpointMismatchError: The checkpoint does not fit the model or optimizer.
+        """
+        given = {"train": train_dataloaders, "validate": val_dataloaders}
+        self._should_stop = False
+        self._execute("fit", run_fit, model, given, datamodule, ckpt_path)
+
+    def validate(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = True,
+        datamodule: LightningDataModule | None = None,
+    ) -> list[dict[str, float]]:
+        """Evaluate on the validation data.
+
+        Args:
+            model: What to evaluate; by default the model of the last run, with its best
+                checkpoint if there is one.
+            dataloaders: Iterable of batches, or a list of several.
+            ckpt_path: Checkpoint to load first: a path, "best" or "last".
+            verbose: Print the results.
+            datamodule: Data, if not given as loaders.
+
+        Returns:
+            For each loader, the metrics logged over its epoch.
+        """
+        return self._evaluate(
+            "validate", model, dataloaders, ckpt_path, verbose, datamodule
+        )
+
+    def test(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = True,
+        datamodule: LightningDataModule | None = None,
+    ) -> list[dict[str, float]]:
+        """Evaluate on the test data; arguments and result as in `validate`."""
+        return self._evaluate(
+            "test", model, dataloaders, ckpt_path, verbose, datamodule
+        )
+
+    def predict(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        return_predictions: bool | None = None,
+        ckpt_path: str | Path | None = None,
+    ) -> list[Any] | None:
+        """Predict every batch.
+
+        Args:
+            model: What predicts; by default as in `validate`.
+            dataloaders: Iterable of batches, or a list of several.
+            datamodule: Data, if not given as loaders.
+            return_predictions: Whether to keep the predictions; None means yes.
+            ckpt_path: Checkpoint to load first: a path, "best" or "last".
+
+        Returns:
+            What `predict_step` returned for each batch; with several loaders a list of
+            such lists; None if nothing was to be kept.
+        """
+        keep = return_predictions is None or return_predictions
+
+        def story(run: Run) -> list[Any] | None:
+            return run_predict(run, keep)
+
+        given = {"predict": dataloaders}
+        predictions: list[Any] | None = self._execute(
+            "predict", story, model, given, datamodule, ckpt_path
+        )
+        return predictions
+
+    def _evaluate(
+        self,
+        fn: str,
+        model: LightningModule | None,
+        dataloaders: Any,
+        ckpt_path: str | Path | None,
+        verbose: bool,
+        datamodule: LightningDataModule | None,
+    ) -> list[dict[str, float]]:
+        def story(run: Run) -> list[dict[str, float]]:
+            return evaluate(run, fn, run.source.feeds(fn), in_fit=False)
+
+        results: list[dict[str, float]] = self._execute(
+            fn, story, model, {fn: dataloaders}, datamodule, ckpt_path
+        )
+        if verbose and self.is_global_zero:
+            self.print(format_results(fn, results))
+        return results
+
+    def save_checkpoint(
+        self, filepath: str | Path, weights_only: bool = False
+    ) -> None:
+        """Write the state of the run to a file, atomically.
+
+        Args:
+            filepath: Where to.
+            weights_only: Leave out what only a resumed fit needs.
+
+        Raises:
+            RuntimeError: Nothing has run yet.
+        """
+        if self._run is None:
+            raise RuntimeError(
+                "`trainer.save_checkpoint` before any run: there is no model to save"
+            )
+        checkpoint = dump_checkpoint(self._run, weights_only)
+        self.strategy.save_checkpoint(checkpoint, filepath)
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print from the first process, without disturbing the progress bar."""
+        if not self.is_global_zero:
+            return
+        bar = self.progress_bar_callback
+        if bar is not None and self._run is not None:
+            bar.print(*args, **kwargs)
+        else:
+            print(*args, **kwargs)
+
+    # ---- one run ----
+
+    def _execute(
+        self,
+        fn: str,
+        story: Callable[[Run], Any],
+        model: LightningModule | None,
+        given: dict[str, Any],
+        datamodule: LightningDataModule | None,
+        ckpt_path: str | Path | None,
+    ) -> Any:
+        """Run one stage between `prepare` and `teardown`, whatever happens in it."""
+        path = resolve_ckpt_path(self, ckpt_path, model is not None, fn)
+        run = self._new_run(fn, model, given, datamodule)
+        self.state = TrainerState(fn, "running")
+        self.ckpt_path = path
+        error: BaseException | None = None
+        try:
+            set_torch_flags(self._deterministic, self._benchmark)
+            with torch.autograd.set_detect_anomaly(self._detect_anomaly):
+                prepare(run, fn, path)
+                result = story(run)
+            conclude(run, fn)
+            self.state.status = "finished"
+            return result
+        except BaseException as caught:
+            error = caught
+            self.state.status = "interrupted"
+            run.between_hooks()
+            attempt(lambda: tell_of_exception(run, caught), error)
+            raise
+        finally:
+            self.state.stage = None
+            status = "success" if error is None else "failed"
+            attempt(lambda: teardown(run, fn, status), error)
+            run.module.__dict__.update(_log_context=None, _run=None)
+
+    def _new_run(
+        self,
+        fn: str,
+        model: LightningModule | None,
+        given: dict[str, Any],
+        datamodule: LightningDataModule | None,
+    ) -> Run:
+        first, loaders = next(iter(given.items()))
+        if isinstance(loaders, LightningDataModule):
+            given = {**given, first: None}
+            datamodule = loaders
+        if model is None and self._run is not None:
+            model = self._run.module
+            datamodule = datamodule or self._run.datamodule
+        if not isinstance(model, LightningModule):
+            raise MisconfigurationException(
+                f"`trainer.{fn}()` got {type(model).__name__} as the model; a "
+                "`LightningModule` is needed"
+            )
+        if datamodule is not None and any(v is not None for v in given.values()):
+            raise MisconfigurationException(
+                f"`trainer.{fn}()` got both loaders and a datamodule; pass one of them"
+            )
+        source = DataSource(self._parts, model, datamodule, given)
+        run = Run(
+            self, self._parts, model, datamodule, self.callbacks, source, self.progress
+        )
+        model.trainer = self
+        model.__dict__.update(_log_context=run.context, _run=run)
+        if datamodule is not None:
+            datamodule.trainer = self
+        self._run = run
+        return run
+
+    def enter(self, stage: str | None) -> None:
+        """Note which stage the loops are in."""
+        self.state.stage = stage
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether somebody asked to stop; assign True to ask."""
+        return self._should_stop
+
+    @should_stop.setter
+    def should_stop(self, stop: bool) -> None:
+        self._should_stop = stop
+        if self._run is not None:
+            self._run.horizon = 0  # so that the running batch is followed by a look
+
+    @property
+    def checkpoint_callbacks(self) -> list[Checkpoint]:
+        """Callbacks that write checkpoints."""
+        return [c for c in self.callbacks if isinstance(c, Checkpoint)]
+
+    @property
+    def checkpoint_callback(self) -> Checkpoint | None:
+        """The first of `checkpoint_callbacks`."""
+        return next(iter(self.checkpoint_callbacks), None)
+
+    @property
+    def early_stopping_callbacks(self) -> list[EarlyStopping]:
+        """Callbacks that stop a fit which no longer improves."""
+        return [c for c in self.callbacks if isinstance(c, EarlyStopping)]
+
+    @property
+    def early_stopping_callback(self) -> EarlyStopping | None:
+        """The first of `early_stopping_callbacks`."""
+        return next(iter(self.early_stopping_callbacks), None)
+
+    @property
+    def progress_bar_callback(self) -> ProgressBar | None:
+        """The progress bar."""
+        bars = (c for c in self.callbacks if isinstance(c, ProgressBar))
+        return next(bars, None)

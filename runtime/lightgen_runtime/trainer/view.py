@@ -1,0 +1,353 @@
+"""Everything about a trainer that can be read but not changed."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from lightgen_runtime.core.datamodule import LightningDataModule
+    from lightgen_runtime.core.module import LightningModule
+    from lightgen_runtime.core.optim import SchedulerConfig
+    from lightgen_runtime.loggers import Logger
+    from lightgen_runtime.loops.progress import Progress
+    from lightgen_runtime.loops.run import Run
+    from lightgen_runtime.strategies import Strategy
+    from lightgen_runtime.trainer.build import TrainerParts
+    from lightgen_runtime.trainer.trainer import TrainerState
+
+
+class TrainerView:
+    """Read-only state of a trainer; `Trainer` adds what acts."""
+
+    _parts: TrainerParts
+    _run: Run | None
+    state: TrainerState
+    progress: Progress
+    default_root_dir: str
+    accumulate_grad_batches: int
+
+    # ---- flags ----
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs to train; -1 for no limit."""
+        return self._parts.max_epochs
+
+    @property
+    def min_epochs(self) -> int | None:
+        """Epochs before a request to stop counts."""
+        return self._parts.min_epochs
+
+    @property
+    def max_steps(self) -> int:
+        """Optimizer steps to train; -1 for no limit."""
+        return self._parts.max_steps
+
+    @property
+    def min_steps(self) -> int | None:
+        """Optimizer steps before a request to stop counts."""
+        return self._parts.min_steps
+
+    @property
+    def fast_dev_run(self) -> int:
+        """Batches of a trial run; 0 if this is none."""
+        return self._parts.fast_dev_run
+
+    @property
+    def log_every_n_steps(self) -> int:
+        """Optimizer steps between two reports to the loggers."""
+        return self._parts.log_every_n_steps
+
+    @property
+    def check_val_every_n_epoch(self) -> int | None:
+        """Epochs between validations."""
+        return self._parts.check_val_every_n_epoch
+
+    @property
+    def gradient_clip_val(self) -> float | None:
+        """Largest norm, or absolute value, of gradients."""
+        return self._parts.gradient_clip_val
+
+    @property
+    def gradient_clip_algorithm(self) -> str | None:
+        """ "norm" or "value"."""
+        return self._parts.clip_algorithm
+
+    @property
+    def limit_train_batches(self) -> int | float:
+        """Batches or share of each training epoch."""
+        return self._parts.limit_train_batches
+
+    @property
+    def limit_val_batches(self) -> int | float:
+        """Batches or share of each validation."""
+        return self._parts.limit_val_batches
+
+    @property
+    def limit_test_batches(self) -> int | float:
+        """Batches or share of each test."""
+        return self._parts.limit_test_batches
+
+    @property
+    def limit_predict_batches(self) -> int | float:
+        """Batches or share of each prediction."""
+        return self._parts.limit_predict_batches
+
+    @property
+    def num_sanity_val_steps(self) -> int:
+        """Validation batches tried before training."""
+        return self._parts.num_sanity_val_steps
+
+    @property
+    def precision(self) -> str:
+        """The run's number formats, e.g. "32-true"."""
+        return self._parts.precision.precision
+
+    # ---- processes and devices ----
+
+    @property
+    def strategy(self) -> Strategy:
+        """Where processes and devices are."""
+        return self._parts.strategy
+
+    @property
+    def is_global_zero(self) -> bool:
+        """Whether this is the process that writes and talks."""
+        return self.strategy.is_global_zero
+
+    @property
+    def global_rank(self) -> int:
+        """Number of this process among all."""
+        return self.strategy.global_rank
+
+    @property
+    def local_rank(self) -> int:
+        """Number of this process on its node."""
+        return self.strategy.local_rank
+
+    @property
+    def node_rank(self) -> int:
+        """Number of this node."""
+        return self.strategy.node_rank
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        return self.strategy.world_size
+
+    # ---- model, data, loggers ----
+
+    @property
+    def lightning_module(self) -> LightningModule:
+        """The module of the current or last run."""
+        if self._run is None:
+            raise RuntimeError("this trainer has not run a module yet")
+        return self._run.module
+
+    @property
+    def model(self) -> LightningModule | None:
+        """The module of the current or last run, if any."""
+        return None if self._run is None else self._run.module
+
+    @property
+    def datamodule(self) -> LightningDataModule | None:
+        """The datamodule of the current or last run, if any."""
+        return None if self._run is None else self._run.datamodule
+
+    @property
+    def optimizers(self) -> list[Any]:
+        """The optimizers of the current or last fit."""
+        return [] if self._run is None else list(self._run.plan.optimizers)
+
+    @property
+    def lr_scheduler_configs(self) -> list[SchedulerConfig]:
+        """The schedulers of the current or last fit, and when they step."""
+        return [] if self._run is None else list(self._run.plan.schedulers)
+
+    @property
+    def loggers(self) -> list[Logger]:
+        """All loggers."""
+        return self._parts.loggers
+
+    @property
+    def logger(self) -> Logger | None:
+        """The first logger."""
+        return next(iter(self.loggers), None)
+
+    @property
+    def log_dir(self) -> str | None:
+        """Folder of this run's files: the first logger's, else `default_root_dir`."""
+        logger = self.logger
+        return self.default_root_dir if logger is None else logger.log_dir
+
+    @property
+    def train_dataloader(self) -> Any:
+        """The training loader of the current or last fit."""
+        return self._loaders("train")
+
+    @property
+    def val_dataloaders(self) -> Any:
+        """The validation loader, or the list of several."""
+        return self._loaders("validate")
+
+    @property
+    def test_dataloaders(self) -> Any:
+        """The test loader, or the list of several."""
+        return self._loaders("test")
+
+    @property
+    def predict_dataloaders(self) -> Any:
+        """The loader to predict, or the list of several."""
+        return self._loaders("predict")
+
+    def _loaders(self, stage: str) -> Any:
+        if self._run is None or not self._run.source.has(stage):
+            return None
+        loaders = [feed.loader for feed in self._run.source.feeds(stage)]
+        return loaders[0] if len(loaders) == 1 else loaders
+
+    # ---- how far ----
+
+    @property
+    def current_epoch(self) -> int:
+        """Epochs completed, which is the 0-based number of the running one."""
+        return self.progress.current_epoch
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps taken."""
+        return self.progress.global_step
+
+    @property
+    def is_last_batch(self) -> bool:
+        """Whether the last completed batch was its epoch's last."""
+        return self.progress.is_last_batch
+
+    @property
+    def num_training_batches(self) -> int | float:
+        """Batches in a training epoch; infinity if the loader has no length."""
+        if self._run is None or not self._run.source.has("train"):
+            return float("inf")
+        return self._run.source.train().num_batches
+
+    @property
+    def num_val_batches(self) -> list[int | float]:
+        """Validation batches, by loader."""
+        return self._batches("validate")
+
+    @property
+    def num_sanity_val_batches(self) -> list[int | float]:
+        """Validation batches tried before training, by loader."""
+        steps = self.num_sanity_val_steps
+        limit = float("inf") if steps == -1 else steps
+        return [min(batches, limit) for batches in self.num_val_batches]
+
+    @property
+    def num_test_batches(self) -> list[int | float]:
+        """Test batches, by loader."""
+        return self._batches("test")
+
+    @property
+    def num_predict_batches(self) -> list[int | float]:
+        """Batches to predict, by loader."""
+        return self._batches("predict")
+
+    def _batches(self, stage: str) -> list[int | float]:
+        if self._run is None or not self._run.source.has(stage):
+            return []
+        return [feed.num_batches for feed in self._run.source.feeds(stage)]
+
+    @property
+    def enable_validation(self) -> bool:
+        """Whether the fit validates."""
+        return self._run is not None and self._run.validates
+
+    @property
+    def val_check_batch(self) -> int | float | None:
+        """Batches between validations; infinity means at epoch ends only."""
+        return None if self._run is None else self._run.val_interval
+
+    @property
+    def estimated_stepping_batches(self) -> int | float:
+        """Optimizer steps that the fit will take; infinity if nothing limits it.
+
+        Usable in `configure_optimizers`; the training loader is made on first use.
+        """
+        if self.max_epochs == -1:
+            return float("inf") if self.max_steps == -1 else self.max_steps
+        if self._run is None:
+            raise RuntimeError("`estimated_stepping_batches` is known inside a fit only")
+        batches = self._run.source.train().num_batches
+        if batches == float("inf"):
+            return self.max_steps if self.max_steps != -1 else float("inf")
+        per_epoch = math.ceil(batches / self.accumulate_grad_batches)
+        total = per_epoch * max(self.max_epochs, 1)
+        return total if self.max_steps == -1 else min(total, self.max_steps)
+
+    # ---- stage ----
+
+    @property
+    def training(self) -> bool:
+        """Whether training batches are running."""
+        return self.state.stage == "train"
+
+    @property
+    def sanity_checking(self) -> bool:
+        """Whether the sanity check is running."""
+        return self.state.stage == "sanity_check"
+
+    @property
+    def validating(self) -> bool:
+        """Whether validation is running."""
+        return self.state.stage == "validate"
+
+    @property
+    def testing(self) -> bool:
+        """Whether testing is running."""
+        return self.state.stage == "test"
+
+    @property
+    def predicting(self) -> bool:
+        """Whether predicting is running."""
+        return self.state.stage == "predict"
+
+    @property
+    def evaluating(self) -> bool:
+        """Whether validation or testing is running."""
+        return self.validating or self.testing
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether an exception or a signal ended the last run."""
+        return self.state.status == "interrupted"
+
+    # ---- metrics ----
+
+    @property
+    def callback_metrics(self) -> dict[str, Tensor]:
+        """Everything logged so far that callbacks can watch, by key."""
+        return {} if self._run is None else self._run.report.callback_metrics
+
+    @property
+    def logged_metrics(self) -> dict[str, Tensor]:
+        """What was last sent to the loggers."""
+        return {} if self._run is None else self._run.report.logged_metrics
+
+    @property
+    def progress_bar_metrics(self) -> dict[str, float]:
+        """What the progress bar shows. Cost: one host sync."""
+        return {} if self._run is None else self._run.report.progress_bar_metrics
+
+    def describe_hooks(self) -> str:
+        """Return the lifecycle of the current or last run, with who listens to what."""
+        if self._run is None:
+            return "no run yet"
+        lines = []
+        for hook, listeners in self._run.hooks.describe():
+            heard = ", ".join(listeners) if listeners else "-"
+            lines.append(f"{hook.name:<30} {hook.where:<40} {heard}")
+        return "\n".join(lines)
+

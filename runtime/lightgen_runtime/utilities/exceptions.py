@@ -1,0 +1,40 @@
+"""The runtime's error family: one class per remedy.
+
+Everything a user can cause derives from `LightgenRuntimeError`; command-line front ends
+print those without a traceback. Errors of the user's own code pass through untouched.
+"""
+
+
+class LightgenRuntimeError(Exception):
+    """Base of every error whose message alone tells a user what to do."""
+
+
+class MisconfigurationException(LightgenRuntimeError):  # noqa: N818
+    """An argument, a return value or a combination of settings is not accepted.
+
+    Source: the name is Lightning's, so that `except` clauses written for it keep working.
+    """
+
+
+class MissingDependencyError(LightgenRuntimeError, ModuleNotFoundError):
+    """A package that only this feature needs is not installed."""
+
+
+class EmptyDataError(LightgenRuntimeError):
+    """A loader or dataset that must yield batches yields none."""
+
+
+class CheckpointNotFoundError(LightgenRuntimeError, FileNotFoundError):
+    """No file at the checkpoint path, or no run holds the checkpoint asked for."""
+
+
+class CheckpointFormatError(LightgenRuntimeError):
+    """The file is truncated, damaged, unsafe or not a checkpoint at all."""
+
+
+class CheckpointMismatchError(LightgenRuntimeError):
+    """The checkpoint is sound but does not fit this module, optimizer or run."""
+
+
+class NonFiniteLossError(LightgenRuntimeError):
+    """The loss became NaN or infinite."""

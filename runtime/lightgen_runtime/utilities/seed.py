@@ -1,0 +1,144 @@
+"""Random number generators: seeding them, isolating them, saving and restoring them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_only
+
+MAX_SEED = 2**32 - 1  # the largest that numpy.random.seed takes
+SEED_VARIABLE = "PL_GLOBAL_SEED"
+WORKERS_VARIABLE = "PL_SEED_WORKERS"
+
+
+def seed_everything(
+    seed: int | None = None, workers: bool = False, verbose: bool = True
+) -> int:
+    """Seed Python, NumPy and PyTorch on every device.
+
+    The seed is also put into the environment (`PL_GLOBAL_SEED`), so that processes
+    started later use it.
+
+    Args:
+        seed: 0 to 2**32 - 1. `None` takes `PL_GLOBAL_SEED`, or 0 where it is not set.
+        workers: Give every dataloader worker of the run its own seed as well.
+        verbose: Say which seed was set.
+
+    Returns:
+        The seed in force.
+
+    Raises:
+        MisconfigurationException: The seed is not an integer in that range.
+    """
+    source = "`seed`"
+    given: object = seed
+    if seed is None:
+        source = f"the environment variable {SEED_VARIABLE}"
+        given = os.environ.get(SEED_VARIABLE, "0")
+    value = _checked_seed(given, source)
+    if verbose:
+        rank_zero_info(f"Seed set to {value}")
+    os.environ[SEED_VARIABLE] = str(value)
+    os.environ[WORKERS_VARIABLE] = str(int(workers))
+    _seed_generators(value)
+    return value
+
+
+def _checked_seed(given: object, source: str) -> int:
+    try:
+        value = int(str(given))
+    except ValueError:
+        value = -1
+    if not 0 <= value <= MAX_SEED:
+        raise MisconfigurationException(
+            f"{source} is {given!r}, which is not a seed. Accepted: an integer from 0 "
+            f"to {MAX_SEED}."
+        )
+    return value
+
+
+def _seed_generators(seed: int) -> None:
+    # NumPy is seeded even if nobody imported it yet: the user's data code may later.
+    try:
+        import numpy
+    except ModuleNotFoundError:
+        pass
+    else:
+        numpy.random.seed(seed)
+    random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def reset_seed() -> None:
+    """Seed everything again as the last `seed_everything` did; nothing without one."""
+    seed = os.environ.get(SEED_VARIABLE)
+    if seed is not None:
+        workers = os.environ.get(WORKERS_VARIABLE, "0") == "1"
+        seed_everything(int(seed), workers=workers, verbose=False)
+
+
+def seed_worker(worker_id: int, rank: int | None = None) -> None:
+    """Give a dataloader worker generators that no other worker or rank shares.
+
+    PyTorch derives worker seeds from the main process, which holds the same seed on
+    every rank; this mixes in the rank. Pass it as `worker_init_fn`.
+
+    Args:
+        worker_id: Number of the worker within its loader.
+        rank: Global rank; `None` takes that of this process.
+    """
+    rank = rank_zero_only.rank if rank is None else rank
+    base_seed = torch.initial_seed() - worker_id
+    digest = hashlib.sha256(f"{base_seed} {worker_id} {rank}".encode()).digest()
+    _seed_generators(int.from_bytes(digest[:4], "big"))
+
+
+def collect_rng_states(include_cuda: bool = True) -> dict[str, Any]:
+    """Return the state of every generator as plain data that a checkpoint may hold.
+
+    NumPy counts only where it was imported, CUDA only where it was used.
+    """
+    states: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+    }
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        name, keys, *rest = numpy.random.get_state()
+        states["numpy"] = (str(name), keys.tolist(), *rest)
+    if include_cuda and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        states["torch.cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def set_rng_states(states: dict[str, Any]) -> None:
+    """Put every generator back to what `collect_rng_states` found."""
+    torch.set_rng_state(states["torch"])
+    version, internal_state, gauss = states["python"]
+    random.setstate((version, tuple(internal_state), gauss))
+    if "numpy" in states:
+        import numpy
+
+        name, keys, *rest = states["numpy"]
+        numpy.random.set_state((name, numpy.array(keys, numpy.uint32), *rest))
+    if "torch.cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["torch.cuda"])
+
+
+@contextmanager
+def isolate_rng(include_cuda: bool = True) -> Iterator[None]:
+    """Leave every generator as it was, whatever the block draws from them."""
+    states = collect_rng_states(include_cuda)
+    try:
+        yield
+    finally:
+        set_rng_states(states)

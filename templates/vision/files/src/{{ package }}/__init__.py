@@ -1,0 +1,1 @@
+"""Handwritten digits: the data, the network and how it is trained."""

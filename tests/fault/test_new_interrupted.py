@@ -1,0 +1,340 @@
+"""Writing a project, killed or refused by the system at every single step.
+
+A child process is forked for each step. An audit hook in it sees every file operation
+below its folder before it happens (syncs are counted through a wrapper) and kills the
+process, or raises an error, at the chosen one.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lightgen
+from lightgen.project.journal import recover, replace_files
+from lightgen.project.tree import TreeFile
+from lightgen.project.write import write_folder
+
+if sys.platform == "win32":
+    pytest.skip("needs fork and SIGKILL", allow_module_level=True)
+
+DRIVER = """
+import json, os, signal, sys
+from pathlib import Path
+
+from lightgen.errors import LightgenError
+from lightgen.project.journal import recover, replace_files
+from lightgen.project.tree import TreeFile
+from lightgen.project.write import write_folder
+
+NEW = {
+    "a.txt": TreeFile(b"new a"),
+    "deep/er/b.txt": TreeFile(b"new b"),
+    "bin/run": TreeFile(b"#!", executable=True),
+}
+CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.utime"}
+NEEDS_ROOM = {"open", "os.mkdir", "sync"}
+
+
+class Fault:
+    # Strikes at operation number `at` below `folder`.
+
+    def __init__(self, folder, at, kind):
+        self.folder, self.at, self.kind, self.count = str(folder), at, kind, 0
+        fsync = os.fsync
+
+        def synced(descriptor):
+            self.see("sync", ())
+            fsync(descriptor)
+
+        os.fsync = synced
+        sys.addaudithook(self.hook)
+
+    def hook(self, event, arguments):
+        writes = event == "open" and arguments[2] and arguments[2] & (
+            os.O_WRONLY | os.O_RDWR | os.O_CREAT
+        )
+        if writes or event in CHANGES:
+            paths = [str(x) for x in arguments if isinstance(x, (str, os.PathLike))]
+            # Removing a whole tree names its entries relative to open folders.
+            if any(p.startswith(self.folder) or not os.path.isabs(p) for p in paths):
+                self.see(event, paths)
+
+    def see(self, event, paths):
+        self.count += 1
+        if self.kind == "kill" and self.count == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        full = self.kind == "full" and self.count >= self.at and event in NEEDS_ROOM
+        once = self.kind.isdigit() and self.count == self.at
+        if full or once:
+            code = 28 if full else int(self.kind)
+            raise OSError(code, os.strerror(code), paths[0] if paths else None)
+
+
+def before(folder, layout):
+    folder.mkdir()
+    root = folder / "project"
+    if layout == "empty":
+        root.mkdir()
+    if layout in {"existing", "interrupted"}:
+        (root / "deep").mkdir(parents=True)
+        (root / "a.txt").write_text("old a")
+        (root / "mine.txt").write_text("mine")
+        (root / "link").symlink_to("mine.txt")
+    return root
+
+
+def write(root, layout):
+    if layout == "existing":
+        replace_files(root, NEW)
+    elif layout == "interrupted":
+        recover(root)
+    else:
+        write_folder(root, NEW)
+
+
+def child(root, layout, at, kind):
+    if layout == "interrupted":
+        # Leave the journal of a write that was killed with some files replaced.
+        if os.fork() == 0:
+            Fault(root, int(sys.argv[4]), "kill")
+            replace_files(root, NEW)
+            os._exit(0)
+        os.wait()
+    fault = Fault(root.parent, at, kind)
+    try:
+        write(root, layout)
+        outcome = "done"
+    except LightgenError as error:
+        outcome = type(error).__name__
+    fault.at = sys.maxsize
+    reached = fault.count >= at
+    (root.parent.parent / f"outcome-{at}").write_text(json.dumps([outcome, reached]))
+
+
+def main():
+    work, layout, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    sys.stderr = open(os.devnull, "w") if kind == "kill" else sys.stderr
+    at = 0
+    reached = True
+    while reached:
+        at += 1
+        root = before(work / str(at), layout)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                child(root, layout, at, kind)
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+                os._exit(70)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status == 0:
+            outcome, reached = json.loads((work / f"outcome-{at}").read_text())
+        elif status != -signal.SIGKILL or kind != "kill":
+            raise SystemExit(f"step {at} ended with {status}")
+    print(at - 1)
+
+
+main()
+"""
+
+OLD = {
+    "a.txt": "old a",
+    "deep/": "",
+    "link": "-> mine.txt",
+    "mine.txt": "mine",
+}
+NEW = {
+    "a.txt": "new a",
+    "bin/": "",
+    "bin/run": "#!",
+    "deep/": "",
+    "deep/er/": "",
+    "deep/er/b.txt": "new b",
+}
+BEFORE = {"missing": None, "empty": {}, "existing": OLD}
+AFTER = {"missing": NEW, "empty": NEW, "existing": OLD | NEW}
+FAULTS = ["full", str(errno.ENOSPC), str(errno.EACCES), str(errno.EIO)]
+
+
+def tree(root: Path) -> dict[str, str] | None:
+    if not root.exists():
+        return None
+    found = {}
+    for path in root.rglob("*"):
+        name = path.relative_to(root).as_posix()
+        if path.is_symlink():
+            found[name] = f"-> {path.readlink()}"
+        elif path.is_dir():
+            found[f"{name}/"] = ""
+        else:
+            found[name] = path.read_text()
+    return found
+
+
+def run_driver(work: Path, layout: str, kind: str, inner: int = 0) -> int:
+    """Strike at every step in turn; return how many steps there were."""
+    work.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(work), layout, kind, str(inner)],
+        env=os.environ | {"PYTHONPATH": str(Path(lightgen.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def rerun(root: Path, layout: str) -> None:
+    """Do what the user's next command does."""
+    files = {
+        path: TreeFile(text.encode(), path == "bin/run")
+        for path, text in NEW.items()
+        if not path.endswith("/")
+    }
+    if layout == "existing":
+        replace_files(root, files)
+    elif not tree(root):
+        write_folder(root, files)
+
+
+@pytest.mark.parametrize("layout", ["missing", "empty"])
+def test_kill_leaves_nothing_or_everything(layout: str, tmp_path: Path) -> None:
+    steps = run_driver(tmp_path / "work", layout, "kill")
+    assert steps > 10
+    seen = []
+    for step in range(1, steps + 1):
+        root = tmp_path / "work" / str(step) / "project"
+        state = tree(root)
+        assert state in (BEFORE[layout], AFTER[layout]), f"step {step}"
+        seen.append(state == AFTER[layout])
+        rerun(root, layout)
+        assert tree(root) == AFTER[layout], f"step {step}"
+        if not seen[-1]:
+            assert [path.name for path in root.parent.iterdir()] == ["project"]
+    assert seen == sorted(seen), "once written, it stays"
+
+
+def test_kill_over_existing_files_is_undone_or_final(tmp_path: Path) -> None:
+    steps = run_driver(tmp_path / "work", "existing", "kill")
+    assert steps > 15
+    seen = []
+    for step in range(1, steps + 1):
+        root = tmp_path / "work" / str(step) / "project"
+        recover(root)
+        state = tree(root)
+        assert state in (OLD, OLD | NEW), f"step {step}"
+        seen.append(state != OLD)
+        rerun(root, "existing")
+        assert tree(root) == OLD | NEW, f"step {step}"
+    assert seen == sorted(seen), "once written, it stays"
+    assert True in seen
+    assert False in seen
+
+
+def test_kill_while_undoing_is_undone_later(tmp_path: Path) -> None:
+    total = run_driver(tmp_path / "steps", "existing", "kill")
+    longest = 0
+    for inner in range(total // 2, total + 1, 2):
+        work = tmp_path / f"work-{inner}"
+        steps = run_driver(work, "interrupted", "kill", inner)
+        longest = max(longest, steps)
+        for step in range(1, steps + 1):
+            root = work / str(step) / "project"
+            recover(root)
+            assert tree(root) in (OLD, OLD | NEW), f"steps {inner}, {step}"
+    assert longest > 5
+
+
+@pytest.mark.parametrize("layout", ["missing", "empty", "existing"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_refusal_leaves_nothing_or_everything(
+    layout: str, fault: str, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    steps = run_driver(work, layout, fault)
+    assert steps > 10
+    refused = 0
+    for step in range(1, steps + 1):
+        root = work / str(step) / "project"
+        outcome, _ = json.loads((work / f"outcome-{step}").read_text())
+        state = tree(root)
+        if outcome == "done":
+            assert {**(state or {}), **AFTER[layout]} == state, f"step {step}"
+        else:
+            refused += 1
+            assert outcome == "WriteError", f"step {step}"
+            assert state == BEFORE[layout], f"step {step}"
+            beside = [path.name for path in root.parent.iterdir()]
+            assert beside == ([] if layout == "missing" else ["project"])
+        rerun(root, layout)
+        assert tree(root) == AFTER[layout], f"step {step}"
+    assert refused > 5
+
+
+def start_new(work: Path, prelude: str) -> subprocess.CompletedProcess[str]:
+    """Run the whole command after `prelude` has prepared its process."""
+    command = (
+        f"import sys\n{prelude}\nsys.argv[1:] = ['new', 'mymodel', '--no-git', "
+        "'--defaults']\nfrom lightgen.cli import main\nmain()\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", command],
+        cwd=work,
+        env=os.environ | {"PYTHONPATH": str(Path(lightgen.__file__).parents[1])},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("step", [1, 20, 60])
+def test_killed_new_leaves_nothing_and_a_rerun_succeeds(
+    step: int, tmp_path: Path
+) -> None:
+    prelude = (
+        "import os\ncount, fsync = 0, os.fsync\n"
+        "def strike(descriptor):\n"
+        "    global count\n"
+        "    count += 1\n"
+        f"    if count == {step}:\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "    fsync(descriptor)\n"
+        "os.fsync = strike\n"
+    )
+    killed = start_new(tmp_path, prelude)
+    assert killed.returncode in (-signal.SIGKILL, 0)
+    complete = killed.returncode == 0
+    assert (tmp_path / "mymodel").exists() == complete
+    assert step > 1 or not complete
+    if not complete:
+        assert start_new(tmp_path, "").returncode == 0
+    assert (tmp_path / "mymodel/.lightgen/state.json").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["mymodel"]
+
+
+def test_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
+    # A limit on the size of files makes real writes fail in the middle.
+    prelude = (
+        "import resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"
+    )
+    done = start_new(tmp_path, prelude)
+    assert done.returncode == 1, done.stderr
+    assert "cannot be written: File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,106 @@
+"""What a generated project does: its tests pass, and its default run learns."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightgen.rendering.bundled import bundled_names
+
+RenderTemplate = Callable[..., Path]
+
+# Bounds on the test metrics of the default run: (name, smallest, largest).
+GOALS: dict[str, list[tuple[dict[str, Any], str, float, float]]] = {
+    "vision": [({}, "test_acc", 0.97, 1.0)],
+    "tabular": [
+        ({"task": "classification"}, "test_acc", 0.95, 1.0),
+        # Always predicting the mean has a loss of 1.
+        ({"task": "regression"}, "test_loss", 0.0, 0.6),
+    ],
+}
+RUNS = [
+    pytest.param(template, *goal, id="-".join([template, *goal[0].values()]))
+    for template, goals in GOALS.items()
+    for goal in goals
+]
+VARIANTS = [
+    pytest.param(run.values[0], run.values[1], id=run.id) for run in RUNS  # as above
+]
+
+
+def run_python(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a project as if the runtime were installed."""
+    root = Path(__file__).parents[2]
+    paths = [str(project / "src"), str(root), str(root / "runtime")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def run_json(project: Path, *arguments: str) -> dict[str, Any]:
+    """Run a subcommand of a project; return what it reports on its last line."""
+    done = run_python(
+        project, "-m", "mymodel", *arguments, "--config", "config.yaml", "--json"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return report
+
+
+def test_every_template_has_a_goal() -> None:
+    assert sorted(GOALS) == bundled_names()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("template", "answers"), VARIANTS)
+def test_project_passes_its_own_tests(
+    template: str, answers: dict[str, Any], render_template: RenderTemplate
+) -> None:
+    project = render_template(template, **answers)
+    done = run_python(project, "-m", "pytest", "-q", "-W", "error", "-p", "no:xdist")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("template", "answers", "metric", "smallest", "largest"), RUNS
+)
+def test_default_run_learns(
+    template: str,
+    answers: dict[str, Any],
+    metric: str,
+    smallest: float,
+    largest: float,
+    render_template: RenderTemplate,
+) -> None:
+    project = render_template(template, **answers)
+    fit = run_json(project, "fit")
+    assert fit["status"] == "completed"
+    assert (project / fit["best_checkpoint"]).is_file()
+    test = run_json(project, "test", "--ckpt_path", "best")
+    assert smallest <= test["metrics"][metric] <= largest
+    predict = run_json(project, "predict", "--ckpt_path", "best")
+    assert (project / predict["run"] / "predictions.csv").is_file()
+
+
+@pytest.mark.parametrize(("template", "answers"), VARIANTS)
+def test_missing_data_package_is_reported_with_its_command(
+    template: str, answers: dict[str, Any], render_template: RenderTemplate
+) -> None:
+    project = render_template(template, **answers)
+    blocked = "import sys; sys.modules['sklearn'] = None\n"
+    (project / "sitecustomize.py").write_text(blocked)
+    read = "import mymodel.data as d; vars(d).get('read_digits', vars(d).get('read_table'))()"
+    done = run_python(project, "-c", f"{blocked}{read}")
+    assert done.returncode == 1
+    assert "pip install scikit-learn" in done.stderr.splitlines()[-1]

@@ -1,0 +1,251 @@
+"""What a person sees while a run goes on."""
+
+import io
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lightgen_runtime import LightningModule, Trainer
+from lightgen_runtime.callbacks import (
+    Callback,
+    PlainProgressBar,
+    ProgressBar,
+    RichProgressBar,
+)
+from lightgen_runtime.callbacks.progress import default_progress_bar, rich_progress
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
+
+
+class Net(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def training_step(self, batch, batch_idx):
+        loss = self.layer(batch).square().mean()
+        self.log("train_loss", loss, prog_bar=True)
+        self.log("hidden", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_acc", 0.25, prog_bar=True)
+
+    def test_step(self, batch, batch_idx):
+        self.log("test_acc", 0.5)
+
+    def predict_step(self, batch, batch_idx):
+        return self.layer(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def loader(batches):
+    return DataLoader(torch.ones(batches * 2, 2), batch_size=2)
+
+
+def make_trainer(tmp_path, *callbacks, **flags):
+    return Trainer(
+        **{"max_epochs": 2, **flags},
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+    )
+
+
+def rich_bar(width=100, **options):
+    """Return a bar that draws on a terminal made of paper."""
+    paper = io.StringIO()
+    console = {"file": paper, "force_terminal": True, "width": width, "stderr": False}
+    return RichProgressBar(console_kwargs=console, **options), paper
+
+
+class Failing(Callback):
+    def __init__(self, error):
+        self.error = error
+
+    def on_train_batch_end(self, *args):
+        raise self.error
+
+
+def test_plain_lines_are_one_an_epoch_with_its_metrics(tmp_path, capsys):
+    trainer = make_trainer(tmp_path, PlainProgressBar())
+    trainer.fit(Net(), loader(4), loader(1))
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("Epoch")]
+    assert captured.out == ""
+    assert [line.split("  ")[0] for line in lines] == ["Epoch 1/2", "Epoch 2/2"]
+    assert all("train_loss 0." in line and "val_acc 0.25" in line for line in lines)
+    assert "hidden" not in captured.err
+
+
+def test_plain_lines_name_validation_in_mid_epoch(tmp_path, capsys):
+    trainer = make_trainer(tmp_path, PlainProgressBar(), max_epochs=1)
+    trainer.fit(Net(), loader(4), loader(1), **{})
+    trainer = make_trainer(
+        tmp_path, PlainProgressBar(), max_epochs=1, val_check_interval=2
+    )
+    capsys.readouterr()
+    trainer.fit(Net(), loader(4), loader(1))
+    lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("Epoch")]
+    assert lines[0].startswith("Epoch 1/1  step 2  ")
+    assert "val_acc 0.25" in lines[0]
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("verb", "line"),
+    [("validate", "Validation  "), ("test", "Testing  "), ("predict", "Predicting  ")],
+)
+def test_plain_lines_tell_that_a_stage_is_done(verb, line, tmp_path, capsys):
+    trainer = make_trainer(tmp_path, PlainProgressBar())
+    getattr(trainer, verb)(Net(), loader(2))
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(text.startswith(line) for text in lines) == 1
+
+
+def test_rich_bar_shows_epoch_count_speed_and_metrics(tmp_path):
+    bar, paper = rich_bar()
+    make_trainer(tmp_path, bar).fit(Net(), loader(4), loader(1))
+    last = paper.getvalue().rstrip().splitlines()[-1]
+    for words in ("Epoch 2/2", "4/4", "it/s", "train_loss 0.", "val_acc 0.25"):
+        assert words in last, last
+    assert "hidden" not in paper.getvalue()
+
+
+def test_rich_bar_fits_a_narrow_terminal(tmp_path):
+    bar, paper = rich_bar(width=70)
+    make_trainer(tmp_path, bar).fit(Net(), loader(4), loader(1))
+    final = paper.getvalue().split("\x1b[2K")[-1]
+    assert final.count("\n") <= 1
+
+
+def test_rich_bar_leaves_lines_of_all_epochs_only_on_request(tmp_path):
+    leaving, paper = rich_bar(leave=True)
+    make_trainer(tmp_path, leaving).fit(Net(), loader(4), loader(1))
+    final_lines = paper.getvalue().rstrip().splitlines()[-2:]
+    assert ["Epoch 1/2" in final_lines[0], "Epoch 2/2" in final_lines[1]] == [True] * 2
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [("validate", "Validation"), ("test", "Testing"), ("predict", "Predicting")],
+)
+def test_rich_bar_keeps_the_line_of_a_stage_alone(verb, name, tmp_path, capsys):
+    bar, paper = rich_bar()
+    getattr(make_trainer(tmp_path, bar), verb)(Net(), loader(3))
+    last = paper.getvalue().rstrip().splitlines()[-1]
+    assert name in last
+    assert "3/3" in last
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("user code")])
+def test_rich_bar_gives_the_terminal_back_after_an_exception(tmp_path, error):
+    bar, paper = rich_bar()
+    stderr, stdout = sys.stderr, sys.stdout
+    with pytest.raises(type(error)):
+        make_trainer(tmp_path, bar, Failing(error)).fit(Net(), loader(4))
+    assert paper.getvalue().endswith("\n")
+    assert paper.getvalue().rfind("\x1b[?25h") > paper.getvalue().rfind("\x1b[?25l")
+    assert (sys.stderr, sys.stdout) == (stderr, stdout)
+
+
+def test_rich_bar_reads_metrics_only_when_it_draws(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(rich_progress, "monotonic", lambda: now[0])
+    reads = []
+
+    class Counting(RichProgressBar):
+        def get_metrics(self, trainer, pl_module):
+            reads.append(trainer.global_step)
+            return super().get_metrics(trainer, pl_module)
+
+    class Clock(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            now[0] += 0.04
+
+    bar = Counting(console_kwargs={"file": io.StringIO(), "force_terminal": True})
+    make_trainer(tmp_path, Clock(), bar, max_epochs=1).fit(Net(), loader(10))
+    # Ten batches in 0.4 s: at most five times while they run, twice at the end.
+    assert reads[0] == 1
+    assert len(reads) <= 7
+
+
+def test_rich_bar_between_drawings_is_one_call(monkeypatch):
+    bar, _ = rich_bar()
+    bar._next_drawing = float("inf")
+    calls = []
+    sys.setprofile(lambda frame, event, arg: calls.append(event))
+    bar.on_train_batch_end(None, None, None, None, 0)
+    sys.setprofile(None)
+    assert calls.count("call") == 1
+
+
+def test_rich_bar_can_be_switched_off(tmp_path):
+    for options in ({"refresh_rate": 0}, {}):
+        bar, paper = rich_bar(**options)
+        bar.disable()
+        assert bar.is_disabled
+        make_trainer(tmp_path, bar).fit(Net(), loader(2), loader(1))
+        assert paper.getvalue() == ""
+
+
+def test_rich_bar_refuses_a_negative_rate():
+    with pytest.raises(MisconfigurationException, match="refresh_rate=-1"):
+        RichProgressBar(refresh_rate=-1)
+
+
+def test_own_bar_can_change_what_is_shown(tmp_path, capsys):
+    class Own(PlainProgressBar):
+        def get_metrics(self, trainer, pl_module):
+            items = super().get_metrics(trainer, pl_module)
+            items["lr"] = 0.125
+            del items["val_acc"]
+            return items
+
+    make_trainer(tmp_path, Own(), max_epochs=1).fit(Net(), loader(2), loader(1))
+    err = capsys.readouterr().err
+    assert "lr 0.125" in err
+    assert "val_acc" not in err
+
+
+def test_totals_are_those_of_the_run(tmp_path):
+    class Totals(ProgressBar):
+        def on_train_start(self, trainer, pl_module):
+            self.seen = (self.total_train_batches, self.total_val_batches)
+
+        def on_train_end(self, trainer, pl_module):
+            self.loader = self.total_val_batches_current_dataloader
+
+    bar = Totals()
+    make_trainer(tmp_path, bar, max_epochs=1).fit(Net(), loader(4), loader(3))
+    assert bar.seen == (4, 3)
+    assert bar.loader == 3
+
+
+def test_bar_outside_a_run_says_so():
+    with pytest.raises(MisconfigurationException, match="no trainer yet"):
+        _ = ProgressBar().trainer
+
+
+def test_loader_changes_are_noticed_once():
+    bar = ProgressBar()
+    assert [bar.has_dataloader_changed(i) for i in (0, 0, 1, 1)] == [True, False] * 2
+    bar.reset_dataloader_idx_tracker()
+    assert bar.has_dataloader_changed(1)
+
+
+@pytest.mark.parametrize(
+    ("tty", "kind"), [(True, RichProgressBar), (False, PlainProgressBar)]
+)
+def test_default_bar_moves_only_on_a_terminal(tty, kind, monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: tty)
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert type(default_progress_bar()) is kind
