@@ -114,7 +114,7 @@ def new(
     if not dry_run:
         _write(project, fresh=fresh)
         has_git = wants_git and _start_repository(root)
-    text = plan.contents_diff(root, project.tree, project.changes) if diff else ""
+    text = plan.contents_diff(root, project.tree, _shown(project)) if diff else ""
     if as_json:
         report = _as_json(project) | {"dry_run": dry_run, "git": has_git}
         console.put_json(report | ({"diff": text} if diff else {}))
@@ -210,9 +210,10 @@ def _show_plan(project: _Project, diff: str) -> None:
 def _show_result(project: _Project, *, fresh: bool) -> None:
     template = project.state.template
     version = f", version {template.version}" if template.version else ""
-    where = os.path.relpath(project.root)
     done = "Created" if fresh else "Rewrote"
-    console.put(f"{done} {where} from the template {template.id}{version}.\n")
+    console.put(
+        f"{done} {project.root.name} from the template {template.id}{version}.\n"
+    )
     shown = _shown(project)
     for line in console.tree_lines(change.path for change in shown):
         console.put(f"  {line}")
@@ -221,4 +222,8 @@ def _show_result(project: _Project, *, fresh: bool) -> None:
         console.put("\nReplaced:")
         for path in replaced:
             console.put(f"  {path}")
-    console.put(f"\nNext:\n  cd {shlex.quote(where)}\n  lightgen train")
+    where = os.path.relpath(project.root)
+    console.put("\nNext:")
+    if where != os.curdir:
+        console.put(f"  cd {shlex.quote(where)}")
+    console.put("  lightgen train")

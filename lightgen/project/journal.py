@@ -95,7 +95,7 @@ def _prepare(root: Path, journal: Path, tree: FileTree) -> None:
     draft = journal / f"{_UNDO}.draft"
     draft.write_text(json.dumps(undo), encoding="utf-8")
     sync_file(draft)
-    pass
+    draft.replace(journal / _UNDO)
     sync_folder(journal)
 
 

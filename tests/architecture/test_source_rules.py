@@ -32,7 +32,8 @@ RUNTIME_LAYERS = [
     {"loops"},
     {"trainer"},
     {"cli", "demos", "tuner"},
-    {"", "pytorch"},  # the public names
+    {""},  # the public names
+    {"pytorch"},  # the same under Lightning's longer path
 ]
 LIGHTGEN_LAYERS = [
     {"", "errors"},

@@ -73,6 +73,9 @@ def test_runtime_names_are_as_recorded() -> None:
     ):
         owner = getattr(lightgen_runtime, name)
         lines += [name + _arguments(owner.__init__), *_members(owner, skipped)]
+    trainer = lightgen_runtime.Trainer(accelerator="cpu", logger=False, max_epochs=1)
+    attributes = sorted(name for name in vars(trainer) if not name.startswith("_"))
+    lines += ["a Trainer's own attributes", *(f"  {name}" for name in attributes)]
     _compare("runtime.txt", "\n".join(lines) + "\n")
 
 

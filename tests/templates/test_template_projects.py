@@ -23,14 +23,11 @@ GOALS: dict[str, list[tuple[dict[str, Any], str, float, float]]] = {
         ({"task": "regression"}, "test_loss", 0.0, 0.6),
     ],
 }
-RUNS = [
-    pytest.param(template, *goal, id="-".join([template, *goal[0].values()]))
-    for template, goals in GOALS.items()
-    for goal in goals
-]
-VARIANTS = [
-    pytest.param(run.values[0], run.values[1], id=run.id) for run in RUNS  # as above
-]
+RUNS = [(template, *goal) for template, goals in GOALS.items() for goal in goals]
+RUN_IDS = ["-".join([template, *answers.values()]) for template, answers, *_ in RUNS]
+PROJECTS = [(template, answers) for template, answers, *_ in RUNS]
+
+each_project = pytest.mark.parametrize(("template", "answers"), PROJECTS, ids=RUN_IDS)
 
 
 def run_python(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -62,7 +59,7 @@ def test_every_template_has_a_goal() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("template", "answers"), VARIANTS)
+@each_project
 def test_project_passes_its_own_tests(
     template: str, answers: dict[str, Any], render_template: RenderTemplate
 ) -> None:
@@ -73,7 +70,7 @@ def test_project_passes_its_own_tests(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("template", "answers", "metric", "smallest", "largest"), RUNS
+    ("template", "answers", "metric", "smallest", "largest"), RUNS, ids=RUN_IDS
 )
 def test_default_run_learns(
     template: str,
@@ -93,14 +90,21 @@ def test_default_run_learns(
     assert (project / predict["run"] / "predictions.csv").is_file()
 
 
-@pytest.mark.parametrize(("template", "answers"), VARIANTS)
+@each_project
 def test_missing_data_package_is_reported_with_its_command(
     template: str, answers: dict[str, Any], render_template: RenderTemplate
 ) -> None:
     project = render_template(template, **answers)
-    blocked = "import sys; sys.modules['sklearn'] = None\n"
-    (project / "sitecustomize.py").write_text(blocked)
-    read = "import mymodel.data as d; vars(d).get('read_digits', vars(d).get('read_table'))()"
-    done = run_python(project, "-c", f"{blocked}{read}")
-    assert done.returncode == 1
+    without_package = "\n".join(
+        [
+            "import sys",
+            "sys.modules['sklearn'] = None",
+            "sys.argv = ['mymodel', 'fit', '--config', 'config.yaml']",
+            "from mymodel.__main__ import main",
+            "main()",
+        ]
+    )
+    done = run_python(project, "-c", without_package)
+    assert done.returncode != 0
     assert "pip install scikit-learn" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

@@ -68,23 +68,23 @@ class FiniteLoss(Callback):
             step = trainer.progress.global_step  # not the property: this is every batch
             self._losses.append((batch_idx, step, outputs["loss"]))
             if len(self._losses) >= self._limit:
-                self._check(trainer, pl_module)
+                self._check(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check before time is spent on validating a broken model."""
-        self._check(trainer, pl_module)
+        self._check(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check before checkpoint callbacks judge the epoch."""
-        self._check(trainer, pl_module)
+        self._check(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Check before the file is written."""
-        self._check(trainer, pl_module)
+        self._check(trainer)
 
-    def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _check(self, trainer: Trainer) -> None:
         losses, self._losses = self._losses, []
         if not losses:
             return
@@ -95,8 +95,9 @@ class FiniteLoss(Callback):
         batch_idx, step, loss = losses[bad[0]]
         raise NonFiniteLossError(
             f"The training loss became {float(loss)} at batch_idx {batch_idx} of epoch "
-            f"{trainer.current_epoch}, global_step {step}. {_last_good_checkpoint(trainer)} Next: look for NaN "
-            "in the data of that batch; lower the learning rate; limit the gradients with "
+            f"{trainer.current_epoch}, global_step {step}. "
+            f"{_last_good_checkpoint(trainer)} Next: look for NaN in the data of that "
+            "batch; lower the learning rate; limit the gradients with "
             "`Trainer(gradient_clip_val=1.0)`; or find the operation it comes from with "
             "`Trainer(detect_anomaly=True)`."
         )

@@ -238,7 +238,8 @@ class ModelCheckpoint(Checkpoint):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of `train_time_interval`."""
+        """Start the clock and the counters of this fit."""
+        self._last_global_step_saved = 0
         self._last_time_due = time.monotonic()
         self._steps_done = trainer.global_step
 

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
-from jsonargparse import ArgumentParser, get_loader
+from jsonargparse import (  # type: ignore[attr-defined]
+    ActionConfigFile,
+    ArgumentParser,
+    get_loader,
+)
 
 from lightgen_runtime.cli.suggestion import did_you_mean
 

@@ -11,6 +11,7 @@ import json
 import shlex
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -79,19 +80,28 @@ class ProjectCLI(LightningCLI):
         self._results: Path | None = None  # the folder that results go to
         self._predictions: Path | None = None
         self._last_checkpoint: str | None = None
+        self._json_line = ""  # written last of all
         try:
             super().__init__(*args, **kwargs)
         except LightgenRuntimeError as error:
             _say(f"error: {error}")
             self._say_what_is_kept(resumable=False)
-            sys.exit(FAILED if isinstance(error, NonFiniteLossError) else USAGE)
+            sys.exit(USAGE if _is_bad_input(error) else FAILED)
         except KeyboardInterrupt:
             # The terminal has echoed ^C in the middle of a line.
             _say("\nInterrupted.")
             self._say_what_is_kept(resumable=True)
             sys.exit(INTERRUPTED)
+        finally:
+            sys.stdout.write(self._json_line)
+            sys.stdout.flush()
 
     # --- the parser
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Return an empty parser that calls the program by its bare command."""
+        kwargs.setdefault("prog", shlex.join(_program()))
+        return super().init_parser(**kwargs)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -194,6 +204,13 @@ class ProjectCLI(LightningCLI):
 
     # --- the run and its result
 
+    def fit(self, **kwargs: Any) -> None:
+        """Train."""
+        with warnings.catch_warnings():
+            # A resumed fit has a folder of its own on purpose.
+            warnings.filterwarnings("ignore", "The checkpoint folder was")
+            self.trainer.fit(**kwargs)
+
     def validate(self, **kwargs: Any) -> None:
         """Evaluate on the validation data, without the Trainer's own table."""
         self.trainer.validate(verbose=False, **kwargs)
@@ -213,7 +230,7 @@ class ProjectCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except BaseException as error:
-            if isinstance(error, LightgenRuntimeError) and self._run is not None:
+            if _is_bad_input(error) and self._run is not None:
                 self._forget_run_unless_trained(self._run)
             interrupted = isinstance(error, KeyboardInterrupt)
             status: Status = "interrupted" if interrupted else "failed"
@@ -242,9 +259,7 @@ class ProjectCLI(LightningCLI):
         if status == "completed":
             sys.stdout.write(f"{result_table(summary)}\n")
         if self._own_config()["json"]:
-            line = json.dumps(summary.as_json(), allow_nan=False)
-            sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
+            self._json_line = f"{json.dumps(summary.as_json(), allow_nan=False)}\n"
 
     def _summary(self, status: Status, seconds: float) -> Summary:
         best, last = None, None
@@ -280,6 +295,12 @@ class ProjectCLI(LightningCLI):
             _say(f"resume: {_bare_command(self._parser('fit').args)} --ckpt_path last")
 
 
+def _is_bad_input(error: BaseException) -> bool:
+    """Tell what the user has to give differently from what went wrong on the way."""
+    ours = isinstance(error, LightgenRuntimeError)
+    return ours and not isinstance(error, NonFiniteLossError)
+
+
 def _bare_command(args: list[str]) -> str:
     """Return the command line of this process, without a `--ckpt_path`."""
     kept = [
@@ -287,12 +308,15 @@ def _bare_command(args: list[str]) -> str:
         for arg, previous in zip(args, ["", *args], strict=False)
         if "--ckpt_path" not in (arg, previous) and not arg.startswith("--ckpt_path=")
     ]
+    return shlex.join([*_program(), "fit", *kept])
+
+
+def _program() -> list[str]:
+    """Return how this process was started, as a user would type it."""
     main = getattr(sys.modules["__main__"], "__spec__", None)
     if main is None:
-        program = ["python", sys.argv[0]]
-    else:
-        program = ["python", "-m", main.name.removesuffix(".__main__")]
-    return shlex.join([*program, "fit", *kept])
+        return ["python", sys.argv[0]]
+    return ["python", "-m", main.name.removesuffix(".__main__")]
 
 
 def _say(message: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
@@ -82,6 +83,7 @@ class OptimPlan:
                 "`configure_optimizers` returned None: the fit runs without an optimizer "
                 "and changes no parameter"
             )
+            plan.optimizers.append(IdleOptimizer())
         if module.automatic_optimization and len(plan.optimizers) > 1:
             raise MisconfigurationException(
                 f"`configure_optimizers` returned {len(plan.optimizers)} optimizers, and "
@@ -234,6 +236,20 @@ def _describe(value: Any) -> str:
         kinds = ", ".join(type(entry).__name__ for entry in value)
         return f"a {type(value).__name__} of ({kinds})"
     return f"{value!r} ({type(value).__name__})"
+
+
+class IdleOptimizer(Optimizer):
+    """Stands in where `configure_optimizers` returns None, and changes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__([torch.zeros(())], {})
+
+    def step(self, closure: Any = None) -> Any:
+        """Compute the loss, if there is a closure for it."""
+        return closure() if closure is not None else None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Do nothing."""
 
 
 class LightningOptimizer:

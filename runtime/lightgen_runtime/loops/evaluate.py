@@ -138,8 +138,10 @@ def _one_loader(
         output = step(batch, batch_idx, *number)
         if after is not None:
             fire(after, output, batch, batch_idx, *number)
-        if store.reports_steps and not run.trainer.sanity_checking:
-            report.send_step(run.progress.current_epoch, batch_idx)
+        if not run.trainer.sanity_checking:
+            seen = run.progress.count_evaluated(stage, feed.dataloader_idx)
+            if store.reports_steps:
+                report.send_step(None, seen)
 
 
 def bound_step(run: Run, name: str, offered: int) -> Callable[..., Any]:

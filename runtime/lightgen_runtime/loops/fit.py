@@ -103,7 +103,6 @@ def _start_epoch(
         return _reenter_epoch(run, feed, schedulers, resumed)
     if resumed is not None:
         set_rng_states(resumed["rng"])
-    run.stores["train"].reset()
     run.report.enter(run.stores["train"])
     _set_epoch(feed.loader, progress.current_epoch)
     run.hooks.fire(run.hooks.on_train_epoch_start)
@@ -174,6 +173,7 @@ def _end_epoch(run: Run, schedulers: SchedulerStepper) -> None:
     if progress.is_last_batch:
         schedulers.step(schedulers.plateau_per_epoch, progress.current_epoch + 1)
     report.send_epoch(progress.current_epoch, progress.batches_that_stepped - 1)
+    run.stores["train"].reset()
     progress.start_next_epoch()
 
 

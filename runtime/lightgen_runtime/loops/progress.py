@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 # Where in an epoch a checkpoint may be written, and so from where a resumed fit goes on:
@@ -25,6 +25,8 @@ class Progress:
             closed; the step axis of loggers. One a batch however many optimizers step.
         is_last_batch: Whether the last completed batch was the epoch's last.
         phase: One of the positions above.
+        evaluated: Batches evaluated so far, by stage and loader; the step axis of what
+            evaluation steps log one by one.
     """
 
     current_epoch: int = 0
@@ -34,15 +36,24 @@ class Progress:
     batches_that_stepped: int = 0
     is_last_batch: bool = False
     phase: int = EPOCH_START
+    evaluated: dict[str, int] = field(default_factory=dict)
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the counters as plain data."""
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take counters back."""
         for name in self.__slots__:
-            setattr(self, name, type(getattr(self, name))(state[name]))
+            if name in state:
+                setattr(self, name, type(getattr(self, name))(state[name]))
+
+    def count_evaluated(self, stage: str, dataloader_idx: int) -> int:
+        """Count one evaluated batch; return how many came before it."""
+        key = f"{stage}/{dataloader_idx}"
+        before = self.evaluated.get(key, 0)
+        self.evaluated[key] = before + 1
+        return before
 
     def start_next_epoch(self) -> None:
         """Count the running epoch as completed."""

@@ -36,6 +36,7 @@ class Report:
 
     def enter(self, store: MetricStore | None) -> None:
         """Make `store` the active one, at the start of its epoch or back in its middle."""
+        self._publish()
         self.active = store
         self.epoch_over = False
 
@@ -56,12 +57,12 @@ class Report:
         self._publish()
         return read_floats(self._bar)
 
-    def send(self, values: Mapping[str, Any], epoch: int, step: int) -> None:
+    def send(self, values: Mapping[str, Any], epoch: int | None, step: int) -> None:
         """Send values to every logger. Cost: one host sync.
 
         Args:
             values: Numbers or 0-d tensors; one named "step" moves the point on the axis.
-            epoch: Reported beside them.
+            epoch: Reported beside them, unless None.
             step: Where on the axis they stand.
         """
         if not values:
@@ -69,7 +70,8 @@ class Report:
         metrics: dict[str, float] = read_floats(values)
         if self.loggers:
             step = int(metrics.pop("step", step))
-            metrics.setdefault("epoch", epoch)
+            if epoch is not None:
+                metrics.setdefault("epoch", epoch)
             for logger in self.loggers:
                 logger.log_metrics(metrics, step)
                 logger.save()
@@ -77,7 +79,7 @@ class Report:
             {key: self._tensor(value) for key, value in metrics.items()}
         )
 
-    def send_step(self, epoch: int, step: int) -> None:
+    def send_step(self, epoch: int | None, step: int) -> None:
         """Send the active store's per-step values."""
         if self.active is not None:
             values = self.active.step_values()
@@ -113,12 +115,9 @@ class Report:
         store = self.active
         if store is None:
             return
+        values = list(store.step_values()) if store.stage == "train" else []
         if self.epoch_over:
-            values = store.epoch_values()
-        elif store.stage == "train":
-            values = store.step_values()
-        else:
-            return
+            values += store.epoch_values()
         for slot, key, value in values:
             tensor = self._tensor(value)
             self._callback[key] = tensor

@@ -33,8 +33,6 @@ def choose_step(run: Run) -> StepFn:
     """Return the step function for this fit."""
     if not run.module.automatic_optimization:
         return manual_step(run)
-    if not run.plan.optimizers:
-        return idle_step(run)
     wants_closure = isinstance(run.plan.optimizers[0], torch.optim.LBFGS)
     if wants_closure or any(run.overrides(name) for name in _STEPPING_HOOKS):
         return closure_step(run)
@@ -154,23 +152,6 @@ def manual_step(run: Run) -> StepFn:
         if isinstance(output, Mapping):
             return outputs_of(output, output.get("loss"))
         return outputs_of(output, output if isinstance(output, Tensor) else None)
-
-    return step
-
-
-def idle_step(run: Run) -> StepFn:
-    """Make the step for a module without an optimizer: losses only."""
-    hooks, context = run.hooks, run.context
-    scope = run.scopes["training_step"]
-    training_step = bound_training_step(run)
-
-    def step(
-        batch: Any, batch_idx: int, first: bool, last: bool, divisor: int
-    ) -> dict[str, Any] | None:
-        context.scope = scope
-        output = training_step(batch, batch_idx)
-        loss = loss_of(output)
-        return None if hooks.on_train_batch_end is None else outputs_of(output, loss)
 
     return step
 

@@ -345,7 +345,7 @@ class Trainer(TrainerView):
             self.state.stage = None
             status = "success" if error is None else "failed"
             attempt(lambda: teardown(run, fn, status), error)
-            run.module.__dict__.update(_log_context=None, _run=None)
+            run.module.__dict__["_log_context"] = None
 
     def _new_run(
         self,

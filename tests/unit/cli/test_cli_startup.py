@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Cli, environment, put_files, run_process
+from command_line import Cli, environment, put_files, run_process
 
 import lightgen
 from lightgen import cli

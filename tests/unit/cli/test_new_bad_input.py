@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import MINI_FILES, Cli, put_files, snapshot
+from command_line import MINI_FILES, Cli, put_files, snapshot
 
 pytestmark = pytest.mark.usefixtures("templates")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Cli, snapshot
+from command_line import Cli, snapshot
 
 from lightgen.errors import InvalidNameError
 from lightgen.project.names import check_name, suggest_name

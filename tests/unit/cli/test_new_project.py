@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import FORMATTED_MAIN, Cli, snapshot
+from command_line import FORMATTED_MAIN, Cli, snapshot
 
 from lightgen import __version__
 
@@ -140,6 +140,20 @@ def test_diff_compares_with_what_is_there(run_cli: Cli, work: Path) -> None:
     assert "  replace  config.yaml" in result.out.splitlines()
     assert "  keep     pyproject.toml" in result.out.splitlines()
     assert snapshot(work) == before
+
+
+def test_diff_leaves_the_records_out(run_cli: Cli) -> None:
+    assert "b/.lightgen" not in run_cli("new", "mymodel", "--diff").out
+
+
+def test_next_commands_leave_out_a_needless_cd(
+    run_cli: Cli, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_cli("new", "mymodel", "--no-git")
+    monkeypatch.chdir(work / "mymodel")
+    out = run_cli("new", "mymodel", "--force", "--output-dir", "..").out
+    assert out.startswith("Rewrote mymodel from the template vision, version 7.\n")
+    assert out.endswith("\nNext:\n  lightgen train\n")
 
 
 def test_diff_says_when_a_file_is_not_text(run_cli: Cli, work: Path) -> None:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import COPIER_YML, environment, put_files
+from command_line import COPIER_YML, environment, put_files
 
 pty = pytest.importorskip("pty", reason="needs a pseudo-terminal")
 DEADLINE_S = 60

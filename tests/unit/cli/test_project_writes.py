@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import environment, put_files, run_process, snapshot
+from command_line import environment, put_files, run_process, snapshot
 
 from lightgen.errors import ConflictError, ProjectNotFoundError, ProjectStateError
 from lightgen.project.journal import JOURNAL_FOLDER, recover, replace_files

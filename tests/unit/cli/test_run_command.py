@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import environment, put_files, run_process
+from command_line import environment, put_files, run_process
 
 PROGRAM = """\
 import json, os, sys

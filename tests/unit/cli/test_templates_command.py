@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Cli, put_files, snapshot
+from command_line import Cli, put_files, snapshot
 
 from lightgen.rendering.bundled import bundled_files, bundled_names
 

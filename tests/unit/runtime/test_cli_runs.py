@@ -115,7 +115,7 @@ def test_path_is_taken_as_it_is() -> None:
 
 @pytest.mark.parametrize("kind", ["best", "last"])
 def test_no_run_yet_says_to_train_first(kind: str) -> None:
-    with pytest.raises(CheckpointNotFoundError, match="no run yet.*`fit`"):
+    with pytest.raises(CheckpointNotFoundError, match=r"no run yet.*`fit`"):
         find_checkpoint(kind)
 
 
@@ -136,7 +136,7 @@ def test_missing_path_suggests_the_nearest_checkpoint(given: str) -> None:
 def test_missing_run_number_lists_the_runs() -> None:
     make_run(1)
     make_run(4)
-    with pytest.raises(CheckpointNotFoundError, match="no run 3. Runs here: 4, 1"):
+    with pytest.raises(CheckpointNotFoundError, match=r"no run 3\. Runs here: 4, 1"):
         find_checkpoint("3")
 
 

@@ -116,12 +116,25 @@ def test_mode_max_keeps_the_largest(fit, tmp_path):
 
 
 def test_nan_is_the_worst_but_better_than_nothing(fit, tmp_path):
-    callback = ModelCheckpoint(tmp_path, monitor="val_loss")
-    fit(callback, Scored([NAN, 5.0]), max_epochs=1)
+    callback = ModelCheckpoint(tmp_path / "a", monitor="val_loss")
+    fit(callback, Scored([NAN]), max_epochs=1)
     assert names(callback) == ["epoch=0-step=4.ckpt"]
     assert float(callback.best_model_score) == float("inf")
-    fit(callback, Scored([5.0, NAN]), max_epochs=2)
+    callback = ModelCheckpoint(tmp_path / "b", monitor="val_loss")
+    fit(callback, Scored([NAN, 5.0, NAN]), max_epochs=3)
+    assert names(callback) == ["epoch=1-step=8.ckpt"]
     assert float(callback.best_model_score) == 5.0
+
+
+def test_one_callback_serves_two_fits(fit, tmp_path):
+    callback = ModelCheckpoint(tmp_path, monitor="val_loss")
+    fit(callback, Scored([2.0]), max_epochs=1)
+    fit(callback, Scored([1.0]), max_epochs=1)
+    assert names(callback) == ["epoch=0-step=4.ckpt"]
+    assert float(callback.best_model_score) == 1.0
+    assert torch.load(callback.best_model_path, weights_only=True)["callbacks"][
+        callback.state_key
+    ]["best_model_score"] == torch.tensor(1.0)
 
 
 def test_keep_all_or_none(fit, tmp_path):
@@ -310,7 +323,7 @@ def test_exception_saves_where_asked_and_keeps_the_error(fit, tmp_path):
     module = Scored()
     module.raise_at = 6
     saving = ModelCheckpoint(tmp_path / "a", monitor="val_loss", save_on_exception=True)
-    other = ModelCheckpoint(tmp_path / "b", monitor="val_loss")
+    other = ModelCheckpoint(tmp_path / "b")
     with pytest.raises(ValueError, match="user code failed"):
         fit(saving, module, callbacks=[other])
     assert names(saving) == ["epoch=0-step=4.ckpt", "epoch=1-step=6.ckpt"]

@@ -1,6 +1,7 @@
 """What a person sees while a run goes on."""
 
 import io
+import re
 import sys
 
 import pytest
@@ -43,6 +44,10 @@ class Net(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+ERASE_LINE = "\x1b[2K"
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+
+
 def loader(batches):
     return DataLoader(torch.ones(batches * 2, 2), batch_size=2)
 
@@ -66,6 +71,12 @@ def rich_bar(width=100, **options):
     return RichProgressBar(console_kwargs=console, **options), paper
 
 
+def last_line(paper):
+    """Return what the last line on the paper ends up as."""
+    written = paper.getvalue().replace(SHOW_CURSOR, "").rstrip().splitlines()[-1]
+    return written.split(ERASE_LINE)[-1]
+
+
 class Failing(Callback):
     def __init__(self, error):
         self.error = error
@@ -81,17 +92,15 @@ def test_plain_lines_are_one_an_epoch_with_its_metrics(tmp_path, capsys):
     lines = [line for line in captured.err.splitlines() if line.startswith("Epoch")]
     assert captured.out == ""
     assert [line.split("  ")[0] for line in lines] == ["Epoch 1/2", "Epoch 2/2"]
-    assert all("train_loss 0." in line and "val_acc 0.25" in line for line in lines)
+    assert all(re.search(r"train_loss \d", line) for line in lines)
+    assert all("val_acc 0.25" in line for line in lines)
     assert "hidden" not in captured.err
 
 
 def test_plain_lines_name_validation_in_mid_epoch(tmp_path, capsys):
-    trainer = make_trainer(tmp_path, PlainProgressBar(), max_epochs=1)
-    trainer.fit(Net(), loader(4), loader(1), **{})
     trainer = make_trainer(
         tmp_path, PlainProgressBar(), max_epochs=1, val_check_interval=2
     )
-    capsys.readouterr()
     trainer.fit(Net(), loader(4), loader(1))
     lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("Epoch")]
     assert lines[0].startswith("Epoch 1/1  step 2  ")
@@ -113,8 +122,8 @@ def test_plain_lines_tell_that_a_stage_is_done(verb, line, tmp_path, capsys):
 def test_rich_bar_shows_epoch_count_speed_and_metrics(tmp_path):
     bar, paper = rich_bar()
     make_trainer(tmp_path, bar).fit(Net(), loader(4), loader(1))
-    last = paper.getvalue().rstrip().splitlines()[-1]
-    for words in ("Epoch 2/2", "4/4", "it/s", "train_loss 0.", "val_acc 0.25"):
+    last = last_line(paper)
+    for words in ("Epoch 2/2", "4/4", "it/s", "train_loss ", "val_acc 0.25"):
         assert words in last, last
     assert "hidden" not in paper.getvalue()
 
@@ -122,15 +131,16 @@ def test_rich_bar_shows_epoch_count_speed_and_metrics(tmp_path):
 def test_rich_bar_fits_a_narrow_terminal(tmp_path):
     bar, paper = rich_bar(width=70)
     make_trainer(tmp_path, bar).fit(Net(), loader(4), loader(1))
-    final = paper.getvalue().split("\x1b[2K")[-1]
+    final = paper.getvalue().split(ERASE_LINE)[-1]
     assert final.count("\n") <= 1
 
 
 def test_rich_bar_leaves_lines_of_all_epochs_only_on_request(tmp_path):
     leaving, paper = rich_bar(leave=True)
     make_trainer(tmp_path, leaving).fit(Net(), loader(4), loader(1))
-    final_lines = paper.getvalue().rstrip().splitlines()[-2:]
-    assert ["Epoch 1/2" in final_lines[0], "Epoch 2/2" in final_lines[1]] == [True] * 2
+    first, second = paper.getvalue().replace(SHOW_CURSOR, "").rstrip().split("\n")[-2:]
+    assert "Epoch 1/2" in first
+    assert "Epoch 2/2" in second
 
 
 @pytest.mark.parametrize(
@@ -140,7 +150,7 @@ def test_rich_bar_leaves_lines_of_all_epochs_only_on_request(tmp_path):
 def test_rich_bar_keeps_the_line_of_a_stage_alone(verb, name, tmp_path, capsys):
     bar, paper = rich_bar()
     getattr(make_trainer(tmp_path, bar), verb)(Net(), loader(3))
-    last = paper.getvalue().rstrip().splitlines()[-1]
+    last = last_line(paper)
     assert name in last
     assert "3/3" in last
 
@@ -151,8 +161,8 @@ def test_rich_bar_gives_the_terminal_back_after_an_exception(tmp_path, error):
     stderr, stdout = sys.stderr, sys.stdout
     with pytest.raises(type(error)):
         make_trainer(tmp_path, bar, Failing(error)).fit(Net(), loader(4))
-    assert paper.getvalue().endswith("\n")
-    assert paper.getvalue().rfind("\x1b[?25h") > paper.getvalue().rfind("\x1b[?25l")
+    assert paper.getvalue().endswith("\n" + SHOW_CURSOR)
+    assert paper.getvalue().count(HIDE_CURSOR) == 1
     assert (sys.stderr, sys.stdout) == (stderr, stdout)
 
 

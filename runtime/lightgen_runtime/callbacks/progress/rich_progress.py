@@ -161,6 +161,9 @@ class RichProgressBar(ProgressBar):
         """Begin a line, which appears only if validation lasts."""
         self._eval_started = monotonic()
         self.reset_dataloader_idx_tracker()
+        row = self._train_row
+        if row is not None and self._is_enabled and trainer.is_last_batch:
+            self._show_training(trainer, pl_module, row.total or row.done)
 
     def on_validation_batch_end(
         self,

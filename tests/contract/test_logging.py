@@ -1,0 +1,143 @@
+"""What is logged, under which keys, at which steps and with which values."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pytest
+import torch
+from recording import data, quiet_trainer, small_module
+
+OURS, REFERENCE = "lightgen_runtime", "lightning"
+
+
+def memory_logger(namespace: str) -> Any:
+    """Return a logger of either package that keeps what it is sent."""
+    base = importlib.import_module(f"{namespace}.pytorch.loggers").Logger
+
+    class MemoryLogger(base):  # type: ignore[misc,valid-type]
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows: list[tuple[int, dict[str, float]]] = []
+
+        @property
+        def name(self) -> str:
+            return "memory"
+
+        @property
+        def version(self) -> int:
+            return 0
+
+        def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+            pass
+
+        def log_metrics(self, metrics: Any, step: Any = None) -> None:
+            self.rows.append((step, {k: float(v) for k, v in metrics.items()}))
+
+    return MemoryLogger()
+
+
+def run(namespace: str, body: Any, **flags: Any) -> dict[str, Any]:
+    logger = memory_logger(namespace)
+    module = body(small_module(namespace))()
+    trainer = quiet_trainer(namespace, logger=logger, **flags)
+    trainer.fit(module, data(9, 2), data(5, 2))
+    tested = trainer.test(module, [data(5, 2), data(3, 2)], verbose=False)
+    return {
+        "rows": logger.rows,
+        "callback": {k: float(v) for k, v in trainer.callback_metrics.items()},
+        "tested": tested,
+    }
+
+
+def plain(base: type[Any]) -> type[Any]:
+    class Module(base):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            loss = super().training_step(batch, batch_idx)
+            self.log("loss", loss)
+            self.log("both", loss * 2, on_step=True, on_epoch=True, prog_bar=True)
+            self.log("epoch", loss * 3, on_step=False, on_epoch=True)
+            self.log("number", batch_idx + 0.5, on_epoch=True)
+            self.log("largest", loss, reduce_fx="max", on_step=False, on_epoch=True)
+            self.log("quiet", loss, logger=False)
+            return loss
+
+        def validation_step(self, batch: Any, batch_idx: int) -> Any:
+            value = self.layer(batch).mean()
+            self.log_dict({"val_mean": value, "val_other": value + 1})
+            self.log("val_sum", value, reduce_fx="sum")
+            self.log("val_min", value, reduce_fx=torch.min)
+            self.log("val_both", value, on_step=True, on_epoch=True)
+            self.log("val_weighted", value, batch_size=batch_idx + 1)
+
+        def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int) -> Any:
+            self.log("test_mean", self.layer(batch).mean())
+            self.log(
+                f"own_{dataloader_idx}", batch.sum(), add_dataloader_idx=False
+            )
+
+    return Module
+
+
+def from_hooks(base: type[Any]) -> type[Any]:
+    class Module(base):
+        def on_train_start(self) -> None:
+            self.log("at_start", 1.0)
+
+        def on_train_epoch_start(self) -> None:
+            self.log("epoch_start", float(self.current_epoch))
+
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            self.log("batch_start", float(batch_idx))
+
+        def on_after_backward(self) -> None:
+            self.log("grad", self.layer.weight.grad.norm())
+
+        def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+            self.log("from_outputs", outputs["loss"])
+
+        def on_train_epoch_end(self) -> None:
+            self.log("epoch_end", float(self.global_step))
+
+        def on_validation_epoch_end(self) -> None:
+            self.log("val_epoch_end", float(self.global_step))
+
+        def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int) -> Any:
+            pass
+
+        def on_test_epoch_end(self) -> None:
+            self.log("test_epoch_end", 7.0)
+
+    return Module
+
+
+BODIES = {"plain": plain, "from hooks": from_hooks}
+FLAGS = {
+    "every step": {"max_epochs": 2, "log_every_n_steps": 1},
+    "every third": {"max_epochs": 2, "log_every_n_steps": 3},
+    "never in between": {"max_epochs": 2},
+    "mid-epoch validation": {
+        "max_epochs": 2,
+        "log_every_n_steps": 1,
+        "val_check_interval": 2,
+    },
+    "max steps": {"max_steps": 3, "log_every_n_steps": 1},
+}
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.filterwarnings("ignore")
+def test_logged_keys_steps_and_values_are_the_reference_ones(
+    body: str, flags: str
+) -> None:
+    ours = run(OURS, BODIES[body], **FLAGS[flags])
+    theirs = run(REFERENCE, BODIES[body], **FLAGS[flags])
+    assert [step for step, _ in ours["rows"]] == [step for step, _ in theirs["rows"]]
+    for (_, mine), (_, other) in zip(ours["rows"], theirs["rows"], strict=True):
+        assert mine == pytest.approx(other)
+    assert ours["callback"] == pytest.approx(theirs["callback"])
+    assert len(ours["tested"]) == len(theirs["tested"])
+    for mine, other in zip(ours["tested"], theirs["tested"], strict=True):
+        assert mine == pytest.approx(other)

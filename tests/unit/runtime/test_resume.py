@@ -1,0 +1,212 @@
+"""A fit that is resumed ends as if it had never been interrupted, bit for bit."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from lightgen_runtime import Callback, LightningModule, Trainer, seed_everything
+from lightgen_runtime.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
+from lightgen_runtime.loggers import CSVLogger
+
+
+class Noisy(Dataset[torch.Tensor]):
+    """Rows whose augmentation draws random numbers when they are read."""
+
+    def __init__(self, rows: int = 14) -> None:
+        self.data = torch.randn(rows, 4, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.data[index] + 0.1 * torch.randn(4) + random.random()
+
+
+class Model(LightningModule):
+    """Dropout, a plateau on a validation metric, epoch sums: all that can go wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(4, 8), torch.nn.Dropout(0.3), torch.nn.Linear(8, 1)
+        )
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = self.net(batch).pow(2).mean()
+        self.log("loss", loss, on_step=True, on_epoch=True)
+        self.log("biggest", loss, on_step=False, on_epoch=True, reduce_fx="max")
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.net(batch).pow(2).mean() + random.random())
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.01)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+        per_step = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
+        return [optimizer], [
+            {"scheduler": plateau, "monitor": "val_loss"},
+            {"scheduler": per_step, "interval": "step"},
+        ]
+
+
+class Manual(Model):
+    """Two optimizers by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        for optimizer in self.optimizers():  # type: ignore[union-attr]
+            loss = self.net(batch).pow(2).mean()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            self.log("loss", loss, on_step=True, on_epoch=True)
+
+    def configure_optimizers(self) -> Any:
+        first = torch.optim.Adam(self.net[0].parameters(), lr=0.01)
+        return [first, torch.optim.SGD(self.net[2].parameters(), lr=0.01)]
+
+
+class Interrupt(Checkpoint):
+    """Saves and stops, as a kill after a checkpoint would, at one moment."""
+
+    def __init__(self, hook: str, occurrence: int, path: Path) -> None:
+        self.remaining = occurrence
+        self.path = path
+        setattr(self, hook, self.save)
+
+    def save(self, trainer: Any, *args: Any) -> None:
+        if trainer.sanity_checking:
+            return
+        self.remaining -= 1
+        if self.remaining == 0:
+            trainer.save_checkpoint(self.path)
+            raise KeyboardInterrupt
+
+
+def fit(
+    module: LightningModule,
+    folder: Path,
+    workers: int = 0,
+    resume: Path | None = None,
+    extra: list[Callback] | None = None,
+    **flags: Any,
+) -> Trainer:
+    loader = DataLoader(Noisy(), batch_size=2, shuffle=True, num_workers=workers)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=3,
+        log_every_n_steps=2,
+        logger=CSVLogger(folder, name="", version="log"),
+        callbacks=[EarlyStopping("val_loss", patience=5), *(extra or [])],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        **flags,
+    )
+    trainer.fit(module, loader, DataLoader(Noisy(4), batch_size=2), ckpt_path=resume)
+    return trainer
+
+
+def final_state(trainer: Trainer, folder: Path) -> dict[str, Any]:
+    return {
+        "weights": trainer.lightning_module.state_dict(),
+        "optimizers": [o.state_dict() for o in trainer.optimizers],
+        "schedulers": [c.scheduler.state_dict() for c in trainer.lr_scheduler_configs],
+        "callbacks": {c.state_key: c.state_dict() for c in trainer.callbacks},
+        "progress": trainer.progress.state_dict(),
+        "metrics": trainer.callback_metrics,
+        "rows": (folder / "log" / "metrics.csv").read_text().splitlines(),
+    }
+
+
+def assert_equal(ours: Any, theirs: Any, where: str = "state") -> None:
+    if isinstance(theirs, torch.Tensor):
+        assert torch.equal(ours, theirs), where
+    elif isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key in theirs:
+            assert_equal(ours[key], theirs[key], f"{where}.{key}")
+    elif isinstance(theirs, list):
+        assert len(ours) == len(theirs), where
+        for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            assert_equal(one, other, f"{where}[{number}]")
+    else:
+        assert ours == theirs, where
+
+
+KINDS: dict[str, tuple[type[Model], dict[str, Any]]] = {
+    "automatic": (Model, {}),
+    "validation inside the epoch": (Model, {"val_check_interval": 3}),
+    "manual": (Manual, {}),
+    "workers": (Model, {"workers": 1}),
+}
+MOMENTS = [
+    ("on_train_batch_end", 1),
+    ("on_train_batch_end", 4),
+    ("on_train_batch_end", 7),
+    ("on_train_batch_end", 10),
+    ("on_train_batch_end", 21),
+    ("on_validation_end", 1),
+    ("on_validation_end", 2),
+    ("on_validation_end", 3),
+    ("on_train_epoch_end", 1),
+    ("on_train_epoch_end", 3),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_resumed_fit_equals_uninterrupted_fit(kind: str, tmp_path: Path) -> None:
+    module_class, flags = KINDS[kind]
+    seed_everything(7, verbose=False)
+    whole = final_state(fit(module_class(), tmp_path / "whole", **flags), tmp_path / "whole")
+    moments = MOMENTS if kind != "workers" else MOMENTS[1:3]
+    for hook, occurrence in moments:
+        folder = tmp_path / f"{hook}{occurrence}"
+        path = folder / "here.ckpt"
+        seed_everything(7, verbose=False)
+        with pytest.raises(KeyboardInterrupt):
+            fit(
+                module_class(),
+                folder,
+                extra=[Interrupt(hook, occurrence, path)],
+                **flags,
+            )
+        seed_everything(99, verbose=False)  # nothing may depend on it
+        resumed = fit(module_class(), folder, resume=path, **flags)
+        assert_equal(final_state(resumed, folder), whole, f"{hook} {occurrence}")
+
+
+def test_checkpoint_of_a_finished_fit_goes_on_with_more_epochs(tmp_path: Path) -> None:
+    def train(epochs: int, resume: str | None = None) -> Trainer:
+        seed_everything(7, verbose=False)
+        trainer = Trainer(
+            accelerator="cpu",
+            max_epochs=epochs,
+            logger=False,
+            callbacks=[ModelCheckpoint(tmp_path / str(epochs), save_last=True)],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        loader = DataLoader(Noisy(), batch_size=2, shuffle=True)
+        trainer.fit(Model(), loader, DataLoader(Noisy(4)), ckpt_path=resume)
+        return trainer
+
+    whole = train(4)
+    train(2)
+    resumed = train(5, str(tmp_path / "2" / "last.ckpt"))
+    assert resumed.current_epoch == 5
+    train(3)
+    again = train(4, str(tmp_path / "3" / "last.ckpt"))
+    weights = again.lightning_module.state_dict()
+    for name, expected in whole.lightning_module.state_dict().items():
+        assert torch.equal(weights[name], expected)
