@@ -82,7 +82,9 @@ class Counting(Callback):
 class Batches:
     """A sized iterable that calls back before batches FIRST and LAST."""
 
-    def __init__(self, at_first: Callable[[], None], at_last: Callable[[], None]) -> None:
+    def __init__(
+        self, at_first: Callable[[], None], at_last: Callable[[], None]
+    ) -> None:
         self.moments = {FIRST: at_first, LAST: at_last}
         self.batch = torch.randn(8, 4)
 

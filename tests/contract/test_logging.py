@@ -73,9 +73,7 @@ def plain(base: type[Any]) -> type[Any]:
 
         def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int) -> Any:
             self.log("test_mean", self.layer(batch).mean())
-            self.log(
-                f"own_{dataloader_idx}", batch.sum(), add_dataloader_idx=False
-            )
+            self.log(f"own_{dataloader_idx}", batch.sum(), add_dataloader_idx=False)
 
     return Module
 

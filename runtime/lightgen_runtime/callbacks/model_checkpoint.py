@@ -205,7 +205,7 @@ class ModelCheckpoint(Checkpoint):
         self.best_model_path = state_dict["best_model_path"]
         former = state_dict.get("dirpath", self.dirpath)
         if former != self.dirpath:
-            rank_zero_warn(
+            rank_zero_info(
                 f"The checkpoint folder was `{former}` and is now `{self.dirpath}`: "
                 "the ranking starts anew, the former files stay as they are."
             )

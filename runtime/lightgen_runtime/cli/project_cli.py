@@ -11,7 +11,6 @@ import json
 import shlex
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -206,10 +205,7 @@ class ProjectCLI(LightningCLI):
 
     def fit(self, **kwargs: Any) -> None:
         """Train."""
-        with warnings.catch_warnings():
-            # A resumed fit has a folder of its own on purpose.
-            warnings.filterwarnings("ignore", "The checkpoint folder was")
-            self.trainer.fit(**kwargs)
+        self.trainer.fit(**kwargs)
 
     def validate(self, **kwargs: Any) -> None:
         """Evaluate on the validation data, without the Trainer's own table."""

@@ -80,7 +80,9 @@ HOOKS: tuple[Hook, ...] = (
     Hook("on_after_backward", BOTH, "train", PER_STEP, "gradients are there"),
     Hook("on_before_optimizer_step", BOTH, "train", PER_STEP, "before clipping"),
     Hook("on_train_batch_end", BOTH, "train", PER_STEP, "schedulers have stepped"),
-    Hook("on_validation_model_zero_grad", ("module",), "", FORBIDDEN, "a window closed"),
+    Hook(
+        "on_validation_model_zero_grad", ("module",), "", FORBIDDEN, "a window closed"
+    ),
     *_evaluation_hooks("validate", "validation"),
     Hook("on_train_epoch_end", BOTH, "train", PER_EPOCH, "after an epoch's batches"),
     Hook("on_train_end", BOTH, "", FORBIDDEN, "after the last epoch"),
@@ -138,6 +140,10 @@ class HookTable:
 
     __slots__ = ("_args", "_context", *(hook.name for hook in HOOKS))
 
+    if TYPE_CHECKING:  # the slots are made from the registry, which no checker sees
+
+        def __getattr__(self, name: str) -> Listeners | None: ...
+
     def __init__(self, trainer: Any, module: Any, context: LogContext) -> None:
         self._args = (trainer, module)
         self._context = context
@@ -164,11 +170,14 @@ class HookTable:
         callbacks = list(callbacks)
         module = self._args[1]
         for hook in HOOKS:
-            first, last = [], []
+            first: list[Callable[..., Any]] = []
+            last: list[Callable[..., Any]] = []
             if "callback" in hook.owners:
                 for callback in callbacks:
                     if is_overridden(hook.name, callback, callback_base):
-                        late = hook.name == "on_train_epoch_end" and is_watcher(callback)
+                        late = hook.name == "on_train_epoch_end" and is_watcher(
+                            callback
+                        )
                         (last if late else first).append(getattr(callback, hook.name))
             own = None
             if "module" in hook.owners and is_overridden(

@@ -45,14 +45,15 @@ def load_from_checkpoint(
         saved = _read_hparams(Path(hparams_file))
     saved.update(overrides)
     name = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_NAME, "kwargs")
-    instance = _construct(cls, accepted_arguments(cls, saved, name), path)
+    instance: Any = _construct(cls, accepted_arguments(cls, saved, name), path)
     if isinstance(instance, nn.Module):
         _load_module(instance, checkpoint, strict, path)
     else:
         state = checkpoint.get(cls.__qualname__)
         if state is not None:
             instance.load_state_dict(state)
-    return instance
+    loaded: T = instance
+    return loaded
 
 
 def load_weights(
@@ -67,10 +68,18 @@ def load_weights(
         module.load_state_dict(state_dict, strict=strict)
     except RuntimeError as error:
         raise CheckpointMismatchError(
-            f"the weights in `{source}` do not fit {type(module).__name__}. "
-            f"{error}. Build the module as it was when the checkpoint was written, or "
-            "load with strict=False to skip names that only one side has."
+            f"the weights in `{source}` do not fit {type(module).__name__}:\n"
+            f"{_shortened(error)}\n"
+            "Build the module as it was when the checkpoint was written, or load with "
+            "strict=False to skip names that only one side has."
         ) from error
+
+
+def _shortened(error: RuntimeError, most: int = 4) -> str:
+    """Return the first few of the mismatches that torch lists."""
+    lines = [f"  {line.strip()}" for line in str(error).splitlines()[1:]]
+    more = len(lines) - most
+    return "\n".join(lines[:most] + ([f"  ... and {more} more"] if more > 0 else []))
 
 
 def _load_module(

@@ -381,7 +381,7 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # Every `.to`, `.cuda`, `.half` of torch ends here; an empty tensor tells where
         # it leads even for a module that has no parameter.
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         probe = fn(torch.empty(0, dtype=self.dtype, device=self.device))
         self.__dict__.update(_device=probe.device, _dtype=probe.dtype)
         return self

@@ -193,7 +193,7 @@ def _check_scheduler(config: SchedulerConfig) -> None:
         config.reduce_on_plateau = True
     if config.interval not in ("epoch", "step"):
         raise MisconfigurationException(
-            f'the lr_scheduler dictionary of {kind} has interval {config.interval!r}; '
+            f"the lr_scheduler dictionary of {kind} has interval {config.interval!r}; "
             '"epoch" and "step" are accepted'
         )
     if not isinstance(config.frequency, int) or config.frequency < 1:
@@ -263,6 +263,9 @@ class LightningOptimizer:
     __slots__ = ("_patched", "_step", "_toggle", "optimizer")
 
     optimizer: Optimizer
+    _patched: Callable[..., Any] | None
+    _step: Callable[..., Any]
+    _toggle: Callable[[Optimizer, bool], None]
 
     @classmethod
     def wrap(

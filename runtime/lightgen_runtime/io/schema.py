@@ -56,18 +56,15 @@ def plain(value: Any, where: str) -> Any:
             plain(key, f"{where} (a key)"): plain(entry, f"{where}.{key}")
             for key, entry in value.items()
         }
-    if isinstance(value, (list, tuple, set, frozenset)):
-        entries = [plain(entry, f"{where}[{i}]") for i, entry in enumerate(value)]
-        base = next(base for base in (list, tuple, set) if _is(value, base))
-        return base(entries)
-    for base in (bool, int, float, str, bytes):
+    for container in (list, tuple, set, frozenset):
+        if isinstance(value, container):
+            entries = [plain(entry, f"{where}[{i}]") for i, entry in enumerate(value)]
+            # Safe loaders know sets, but no frozen ones.
+            return set(entries) if container is frozenset else container(entries)
+    for base in (int, float, str):
         if isinstance(value, base):
             return base(value)
     return _from_object(value, where)
-
-
-def _is(value: Any, base: type) -> bool:
-    return isinstance(value, (set, frozenset) if base is set else base)
 
 
 def _from_object(value: Any, where: str) -> Any:

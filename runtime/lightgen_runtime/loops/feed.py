@@ -46,7 +46,7 @@ class Feed:
         The skipped ones are drawn and dropped, so that samplers and workers stand where
         they stood when a pass without interruption got there.
         """
-        iterator = iter(self.loader)
+        iterator: Iterator[Any] = iter(self.loader)
         for _ in range(skip):
             next(iterator, None)
         return iterator

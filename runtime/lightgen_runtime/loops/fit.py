@@ -93,9 +93,7 @@ def _train_epoch(
     _end_epoch(run, schedulers)
 
 
-def _start_epoch(
-    run: Run, feed: Feed, schedulers: SchedulerStepper
-) -> Iterator[Any]:
+def _start_epoch(run: Run, feed: Feed, schedulers: SchedulerStepper) -> Iterator[Any]:
     """Begin an epoch, or go back to where a checkpoint was written inside one."""
     progress, resumed = run.progress, run.resumed
     run.resumed = None
@@ -291,5 +289,6 @@ def _set_epoch(loader: Any, epoch: int) -> None:
     """Tell samplers that shuffle by epoch which one begins."""
     for owner in (loader, getattr(loader, "batch_sampler", None)):
         sampler = getattr(owner, "sampler", None)
-        if callable(getattr(sampler, "set_epoch", None)):
-            sampler.set_epoch(epoch)
+        set_epoch = getattr(sampler, "set_epoch", None)
+        if callable(set_epoch):
+            set_epoch(epoch)

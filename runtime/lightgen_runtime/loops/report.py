@@ -105,7 +105,9 @@ class Report:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what schedulers and callbacks may still ask for after a resume."""
-        return {key: value.detach().cpu() for key, value in self.callback_metrics.items()}
+        return {
+            key: value.detach().cpu() for key, value in self.callback_metrics.items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take published metrics back."""
@@ -142,7 +144,9 @@ def read_floats(values: Mapping[str, Any]) -> dict[str, float]:
         else:
             floats[key] = float(value)
     for keys in waiting.values():
-        stacked = torch.stack([values[key].detach().reshape(()).float() for key in keys])
+        stacked = torch.stack(
+            [values[key].detach().reshape(()).float() for key in keys]
+        )
         floats.update(zip(keys, stacked.tolist(), strict=True))
     return floats
 

@@ -178,7 +178,11 @@ class Run:
                 parameter.requires_grad = required
             self._untoggled = {}
             return
-        bare = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        bare = (
+            optimizer.optimizer
+            if isinstance(optimizer, LightningOptimizer)
+            else optimizer
+        )
         own = {p for group in bare.param_groups for p in group["params"]}
         others = {
             p

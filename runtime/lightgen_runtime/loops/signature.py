@@ -9,7 +9,9 @@ from typing import Any
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 
-def positional(method: Callable[..., Any], offered: int, form: str) -> Callable[..., Any]:
+def positional(
+    method: Callable[..., Any], offered: int, form: str
+) -> Callable[..., Any]:
     """Return `method` as something that takes `offered` positional arguments.
 
     Args:

@@ -56,7 +56,9 @@ class DataSource:
         self._parts = parts
         self._module = module
         self._datamodule = datamodule
-        self._given = {stage: value for stage, value in given.items() if value is not None}
+        self._given = {
+            stage: value for stage, value in given.items() if value is not None
+        }
         self._feeds: dict[str, list[Feed]] = {}
 
     def has(self, stage: str) -> bool:
@@ -119,7 +121,9 @@ class DataSource:
                 "empty, or smaller than one batch with drop_last=True. Check the dataset's "
                 "length and the batch size."
             )
-        return Feed(loader, limited(num_batches, limit, _LIMITS[stage]), transfer, number)
+        return Feed(
+            loader, limited(num_batches, limit, _LIMITS[stage]), transfer, number
+        )
 
     def _transfer(self) -> Transfer | None:
         """Return how a batch gets to the device, or None if there is nothing to do."""
@@ -133,7 +137,9 @@ class DataSource:
             if device.type == "cpu":
                 return None
             return lambda batch, _: move_data_to_device(batch, device)
-        before, move, after = (owners.get(hook, self._module) for hook in _TRANSFER_HOOKS)
+        before, move, after = (
+            owners.get(hook, self._module) for hook in _TRANSFER_HOOKS
+        )
 
         def transfer(batch: Any, dataloader_idx: int) -> Any:
             batch = before.on_before_batch_transfer(batch, dataloader_idx)
@@ -185,7 +191,9 @@ def _length(loader: Any) -> int | float:
 
 
 def _unshuffled(loader: Any) -> Any:
-    if not isinstance(loader, DataLoader) or not isinstance(loader.sampler, RandomSampler):
+    if not isinstance(loader, DataLoader) or not isinstance(
+        loader.sampler, RandomSampler
+    ):
         return loader
     return DataLoader(
         loader.dataset,

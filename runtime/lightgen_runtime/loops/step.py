@@ -73,7 +73,7 @@ def direct_step(run: Run) -> StepFn:
                 loss = loss / divisor
             if hooks.on_before_backward is not None:
                 fire(hooks.on_before_backward, loss)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             if hooks.on_after_backward is not None:
                 fire(hooks.on_after_backward)
         if last:

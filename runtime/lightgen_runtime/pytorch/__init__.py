@@ -14,7 +14,9 @@ import lightgen_runtime
 
 for _name in ("callbacks", "cli", "demos", "loggers", "utilities"):
     # Under both names one module object, so that `isinstance` never sees two classes.
-    sys.modules.setdefault(f"{__name__}.{_name}", import_module(f"lightgen_runtime.{_name}"))
+    sys.modules.setdefault(
+        f"{__name__}.{_name}", import_module(f"lightgen_runtime.{_name}")
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -25,9 +25,10 @@ from lightgen_runtime.precision.base import (
 )
 from lightgen_runtime.strategies import SingleDeviceStrategy, Strategy
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
-from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 STRATEGIES = ("auto", "single_device")
+# Source: Lightning's, for a trainer without any limit.
+DEFAULT_MAX_EPOCHS = 1000
 
 
 @dataclass(frozen=True)
@@ -207,15 +208,9 @@ def _check_share(name: str, value: Any) -> None:
 
 def _limits(flags: dict[str, Any]) -> tuple[int, int]:
     max_epochs, max_steps = flags["max_epochs"], flags["max_steps"]
-    if max_epochs is None:
-        if max_steps == -1:
-            rank_zero_warn(
-                "`Trainer` got neither max_epochs nor max_steps: training stops after "
-                "1000 epochs. Set max_epochs=-1 for no limit."
-            )
-            return 1000, -1
-        return -1, max_steps
-    return max_epochs, max_steps
+    if max_epochs is not None:
+        return max_epochs, max_steps
+    return (DEFAULT_MAX_EPOCHS if max_steps == -1 else -1), max_steps
 
 
 def _with_fast_dev_run(flags: dict[str, Any]) -> dict[str, Any]:
@@ -274,9 +269,7 @@ def _loggers(logger: Any, root: str | os.PathLike[str] | None) -> list[Logger]:
     return loggers
 
 
-def set_torch_flags(
-    deterministic: bool | str | None, benchmark: bool | None
-) -> None:
+def set_torch_flags(deterministic: bool | str | None, benchmark: bool | None) -> None:
     """Switch torch's own determinism and autotuning, where asked to."""
     if deterministic is not None:
         torch.use_deterministic_algorithms(

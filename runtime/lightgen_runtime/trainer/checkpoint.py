@@ -141,7 +141,9 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
                 f"{type(optimizer).__name__}: {error}. Resume with the optimizer that the "
                 "checkpoint was trained with, or load the weights alone."
             ) from error
-    for config, state in zip(schedulers, checkpoint.get("lr_schedulers", []), strict=True):
+    for config, state in zip(
+        schedulers, checkpoint.get("lr_schedulers", []), strict=True
+    ):
         config.scheduler.load_state_dict(state)
     if own:
         run.parts.precision.load_state_dict(own["precision"])

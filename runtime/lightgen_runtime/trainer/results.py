@@ -21,7 +21,9 @@ def format_results(fn: str, results: list[dict[str, float]]) -> str:
     title = f"{TITLES[fn]} metric"
     if not names:
         return f"{title}: nothing was logged"
-    heads = ["value"] if len(results) == 1 else [f"loader {i}" for i in range(len(results))]
+    heads = (
+        ["value"] if len(results) == 1 else [f"loader {i}" for i in range(len(results))]
+    )
     width = max(len(title), *(len(name) for name in names))
     lines = [title.ljust(width) + "".join(f"{head:>10}" for head in heads)]
     for name in names:

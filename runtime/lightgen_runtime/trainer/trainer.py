@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from lightgen_runtime.loops.run import Run
 from lightgen_runtime.loops.source import DataSource
 from lightgen_runtime.strategies import Strategy
 from lightgen_runtime.trainer.build import (
+    DEFAULT_MAX_EPOCHS,
     build_callbacks,
     build_parts,
     set_torch_flags,
@@ -44,6 +46,7 @@ from lightgen_runtime.trainer.lifecycle import (
 from lightgen_runtime.trainer.results import format_results
 from lightgen_runtime.trainer.view import TrainerView
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 
 @dataclass
@@ -160,6 +163,7 @@ class Trainer(TrainerView):
         self._deterministic = deterministic
         self._benchmark = benchmark
         self._detect_anomaly = detect_anomaly
+        self._unlimited = max_epochs is None and self.max_steps == -1
         self._should_stop = False
         self._run: Run | None = None
 
@@ -190,6 +194,11 @@ class Trainer(TrainerView):
         """
         given = {"train": train_dataloaders, "validate": val_dataloaders}
         self._should_stop = False
+        if self._unlimited:
+            rank_zero_warn(
+                "`Trainer` got neither max_epochs nor max_steps: training stops after "
+                f"{DEFAULT_MAX_EPOCHS} epochs. Set max_epochs=-1 for no limit."
+            )
         self._execute("fit", run_fit, model, given, datamodule, ckpt_path)
 
     def validate(
@@ -281,9 +290,7 @@ class Trainer(TrainerView):
             self.print(format_results(fn, results))
         return results
 
-    def save_checkpoint(
-        self, filepath: str | Path, weights_only: bool = False
-    ) -> None:
+    def save_checkpoint(self, filepath: str | Path, weights_only: bool = False) -> None:
         """Write the state of the run to a file, atomically.
 
         Args:
@@ -339,12 +346,12 @@ class Trainer(TrainerView):
             error = caught
             self.state.status = "interrupted"
             run.between_hooks()
-            attempt(lambda: tell_of_exception(run, caught), error)
+            attempt(partial(tell_of_exception, run, caught), error)
             raise
         finally:
             self.state.stage = None
             status = "success" if error is None else "failed"
-            attempt(lambda: teardown(run, fn, status), error)
+            attempt(partial(teardown, run, fn, status), error)
             run.module.__dict__["_log_context"] = None
 
     def _new_run(

@@ -73,7 +73,7 @@ class TrainerView:
 
     @property
     def gradient_clip_algorithm(self) -> str | None:
-        """ "norm" or "value"."""
+        """How gradients are clipped: by "norm" or by "value"."""
         return self._parts.clip_algorithm
 
     @property
@@ -279,7 +279,9 @@ class TrainerView:
         if self.max_epochs == -1:
             return float("inf") if self.max_steps == -1 else self.max_steps
         if self._run is None:
-            raise RuntimeError("`estimated_stepping_batches` is known inside a fit only")
+            raise RuntimeError(
+                "`estimated_stepping_batches` is known inside a fit only"
+            )
         batches = self._run.source.train().num_batches
         if batches == float("inf"):
             return self.max_steps if self.max_steps != -1 else float("inf")
@@ -350,4 +352,3 @@ class TrainerView:
             heard = ", ".join(listeners) if listeners else "-"
             lines.append(f"{hook.name:<30} {hook.where:<40} {heard}")
         return "\n".join(lines)
-

@@ -9,7 +9,7 @@ class LightgenRuntimeError(Exception):
     """Base of every error whose message alone tells a user what to do."""
 
 
-class MisconfigurationException(LightgenRuntimeError):  # noqa: N818
+class MisconfigurationException(LightgenRuntimeError):
     """An argument, a return value or a combination of settings is not accepted.
 
     Source: the name is Lightning's, so that `except` clauses written for it keep working.

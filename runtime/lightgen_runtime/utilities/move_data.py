@@ -23,7 +23,9 @@ def move_data_to_device(batch: Any, device: torch.device) -> Any:
         # From pageable memory, or to the host, an unfinished copy would be readable.
         return batch.to(device, non_blocking=device.type == "cuda")
     if isinstance(batch, Mapping):
-        moved = {key: move_data_to_device(value, device) for key, value in batch.items()}
+        moved = {
+            key: move_data_to_device(value, device) for key, value in batch.items()
+        }
         return moved if type(batch) is dict else _rebuilt(batch, moved)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(move_data_to_device(part, device) for part in batch))

@@ -107,10 +107,10 @@ def fit(
         max_epochs=3,
         log_every_n_steps=2,
         logger=CSVLogger(folder, name="", version="log"),
-        callbacks=[EarlyStopping("val_loss", patience=5), *(extra or [])],
+        callbacks=[EarlyStopping("val_loss", patience=50), *(extra or [])],
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=False,
+        enable_checkpointing=bool(extra),
         **flags,
     )
     trainer.fit(module, loader, DataLoader(Noisy(4), batch_size=2), ckpt_path=resume)
@@ -168,7 +168,9 @@ MOMENTS = [
 def test_resumed_fit_equals_uninterrupted_fit(kind: str, tmp_path: Path) -> None:
     module_class, flags = KINDS[kind]
     seed_everything(7, verbose=False)
-    whole = final_state(fit(module_class(), tmp_path / "whole", **flags), tmp_path / "whole")
+    whole = final_state(
+        fit(module_class(), tmp_path / "whole", **flags), tmp_path / "whole"
+    )
     moments = MOMENTS if kind != "workers" else MOMENTS[1:3]
     for hook, occurrence in moments:
         folder = tmp_path / f"{hook}{occurrence}"
