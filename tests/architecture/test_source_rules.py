@@ -249,6 +249,16 @@ def test_templates_and_tests_are_not_packages_to_import() -> None:
         assert not roots & {"templates", "tests", "benchmarks"}, source.path
 
 
+def test_every_dependency_has_its_entry_in_the_record() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = project.partition("\ndependencies = [")[2].partition("\n]")[0]
+    names = set(re.findall(r'^ +"([\w-]+)', listed, re.MULTILINE))
+    record = ROOT / "docs" / "decisions" / "0002-dependencies.md"
+    rows = re.findall(r"^\| ([\w-]+) \|", record.read_text("utf-8"), re.MULTILINE)
+    assert names
+    assert names == set(rows) - {"package"}
+
+
 # -- each rule, on a file that breaks it ---------------------------------------
 
 

@@ -8,6 +8,7 @@ end as one line and an exit code.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -304,7 +305,20 @@ def _bare_command(args: list[str]) -> str:
         for arg, previous in zip(args, ["", *args], strict=False)
         if "--ckpt_path" not in (arg, previous) and not arg.startswith("--ckpt_path=")
     ]
-    return shlex.join([*_program(), "fit", *kept])
+    return _search_path() + shlex.join([*_program(), "fit", *kept])
+
+
+def _search_path() -> str:
+    """Return the setting of PYTHONPATH that this process found its package by."""
+    first = os.environ.get("PYTHONPATH", "").split(os.pathsep)[0]
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    if (
+        not first
+        or main is None
+        or not Path(main).is_relative_to(Path(first).resolve())
+    ):
+        return ""
+    return f"PYTHONPATH={shlex.quote(os.path.relpath(first))} "
 
 
 def _program() -> list[str]:

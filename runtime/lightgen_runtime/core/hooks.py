@@ -10,8 +10,7 @@ added in mid-epoch, say) takes effect at the next epoch, when the table is resol
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightgen_runtime.core.metrics import FORBIDDEN, LogContext, LogRule, LogScope
 
@@ -23,8 +22,7 @@ PER_BATCH = LogRule(on_step=False, on_epoch=True)
 PER_EPOCH = LogRule(on_step=False, on_epoch=True, step_allowed=False)
 
 
-@dataclass(frozen=True)
-class Hook:
+class Hook(NamedTuple):
     """One hook: what it is called, who may own it, and when it runs.
 
     Attributes:

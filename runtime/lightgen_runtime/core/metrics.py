@@ -11,8 +11,7 @@ from __future__ import annotations
 import difflib
 import numbers
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +19,7 @@ from torch import Tensor
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 
-@dataclass(frozen=True)
-class LogRule:
+class LogRule(NamedTuple):
     """What `self.log` does inside one hook.
 
     Attributes:
@@ -40,8 +38,7 @@ class LogRule:
 FORBIDDEN = LogRule(False, False, step_allowed=False, allowed=False)
 
 
-@dataclass(frozen=True, slots=True)
-class LogOptions:
+class LogOptions(NamedTuple):
     """The resolved arguments of one `self.log` call site."""
 
     on_step: bool
@@ -193,7 +190,7 @@ class MetricSlot:
             "loader": self.loader,
             "name": self.name,
             "suffix": self.suffix,
-            "options": asdict(self.options),
+            "options": self.options._asdict(),
             "last": _copied(self.last),
             "total": _copied(self.total),
             "weight": self.weight,

@@ -76,7 +76,9 @@ def evaluate(
     """
     hooks, report, store = StageHooks(run, stage), run.report, run.stores[stage]
     progress = run.progress
-    run.trainer.enter(stage if not run.trainer.sanity_checking else "sanity_check")
+    run.trainer.enter_stage(
+        stage if not run.trainer.sanity_checking else "sanity_check"
+    )
     with _no_gradients(run, in_fit):
         modes = hooks.enter_eval()
         store.reset()
@@ -110,7 +112,7 @@ def sanity_check(run: Run) -> None:
     hooks, trainer = run.hooks, run.trainer
     limit = float("inf") if steps == -1 else steps
     feeds = [feed.limited_to(limit) for feed in run.source.feeds("validate")]
-    trainer.enter("sanity_check")
+    trainer.enter_stage("sanity_check")
     with isolate_rng():
         hooks.fire(hooks.on_sanity_check_start)
         evaluate(run, "validate", feeds, in_fit=True)

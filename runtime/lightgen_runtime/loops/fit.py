@@ -40,7 +40,7 @@ def run_fit(run: Run) -> None:
     step = choose_step(run)
     schedulers = SchedulerStepper(run)
     run.module.train()
-    run.trainer.enter("train")
+    run.trainer.enter_stage("train")
     report.enter(run.stores["train"])
     hooks.fire(hooks.on_train_start)
     while (reason := _why_over(run)) is None:
@@ -158,7 +158,7 @@ def _validate(run: Run, closed: bool) -> None:
         else:
             hooks.fire(hooks.on_validation_model_zero_grad)
     evaluate(run, "validate", run.source.feeds("validate"), in_fit=True)
-    run.trainer.enter("train")
+    run.trainer.enter_stage("train")
     report.enter(run.stores["train"])
 
 

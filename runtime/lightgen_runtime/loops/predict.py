@@ -25,7 +25,7 @@ def run_predict(run: Run, return_predictions: bool) -> list[Any] | None:
     hooks, context = StageHooks(run, "predict"), run.context
     feeds = run.source.feeds("predict")
     collected: list[list[Any]] = []
-    run.trainer.enter("predict")
+    run.trainer.enter_stage("predict")
     run.report.enter(None)
     with torch.inference_mode() if run.parts.inference_mode else torch.no_grad():
         modes = hooks.enter_eval()

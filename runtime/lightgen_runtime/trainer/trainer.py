@@ -388,8 +388,8 @@ class Trainer(TrainerView):
         self._run = run
         return run
 
-    def enter(self, stage: str | None) -> None:
-        """Note which stage the loops are in."""
+    def enter_stage(self, stage: str) -> None:
+        """Note which stage the loops are in; for the loops, not for users."""
         self.state.stage = stage
 
     @property

@@ -397,7 +397,7 @@ def test_ctrl_c_ends_the_program_with_130(project: Path) -> None:
     assert json.loads(out.splitlines()[-1])["status"] == "interrupted"
     assert "Traceback" not in err
     command = "python -m program fit --config=config.yaml --trainer.max_epochs=-1"
-    assert f"resume: {command} --json --ckpt_path last" in err
+    assert f"resume: PYTHONPATH=. {command} --json --ckpt_path last" in err
 
 
 @pytest.mark.slow

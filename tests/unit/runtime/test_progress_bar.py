@@ -1,6 +1,7 @@
 """What a person sees while a run goes on."""
 
 import io
+import itertools
 import re
 import sys
 
@@ -119,7 +120,9 @@ def test_plain_lines_tell_that_a_stage_is_done(verb, line, tmp_path, capsys):
     assert sum(text.startswith(line) for text in lines) == 1
 
 
-def test_rich_bar_shows_epoch_count_speed_and_metrics(tmp_path):
+def test_rich_bar_shows_epoch_count_speed_and_metrics(tmp_path, monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(rich_progress, "monotonic", lambda: float(next(ticks)))
     bar, paper = rich_bar()
     make_trainer(tmp_path, bar).fit(Net(), loader(4), loader(1))
     last = last_line(paper)

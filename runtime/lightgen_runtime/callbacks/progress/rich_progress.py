@@ -39,14 +39,16 @@ class _Row:
 
     def columns(self) -> dict[str, Any]:
         """Return what Rich needs to draw the line."""
-        elapsed_s = max(monotonic() - self._started - self.paused_s, 1e-6)
-        rate = (self.done - self._done_before) / elapsed_s
+        elapsed_s = monotonic() - self._started - self.paused_s
+        done = self.done - self._done_before
+        # A line that has hardly begun has no speed worth reading.
+        rate = f"{done / elapsed_s:.1f} it/s" if done and elapsed_s > 0.05 else ""
         return {
             "description": self.description,
             "completed": self.done,
             "total": self.total,
             "count": f"{self.done}/{'?' if self.total is None else self.total}",
-            "rate": f"{rate:.1f} it/s" if rate else "",
+            "rate": rate,
             "metrics": self.metrics,
         }
 
@@ -291,7 +293,7 @@ class RichProgressBar(ProgressBar):
             TextColumn("{task.fields[rate]}", style="dim"),
             TextColumn(
                 "{task.fields[metrics]}",
-                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+                table_column=Column(no_wrap=True, overflow="ellipsis"),
             ),
             console=Console(**{"stderr": True, **self._console_kwargs}),
             auto_refresh=False,  # no thread: nothing happens between two drawings
@@ -299,7 +301,6 @@ class RichProgressBar(ProgressBar):
             # that goes to a file or pipe must go on going there.
             redirect_stdout=sys.stdout.isatty(),
             redirect_stderr=True,
-            expand=True,
         )
         progress.start()
         return progress
