@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lightgen.rendering.bundled import bundled_names
 
@@ -88,6 +89,23 @@ def test_default_run_learns(
     assert smallest <= test["metrics"][metric] <= largest
     predict = run_json(project, "predict", "--ckpt_path", "best")
     assert (project / predict["run"] / "predictions.csv").is_file()
+
+
+@pytest.mark.slow
+@each_project
+def test_two_runs_of_one_seed_end_with_equal_weights(
+    template: str, answers: dict[str, Any], render_template: RenderTemplate
+) -> None:
+    project = render_template(template, **answers)
+    weights, rows = [], []
+    for _ in range(2):
+        fit = run_json(project, "fit", "--trainer.max_epochs", "2")
+        checkpoint = torch.load(project / fit["last_checkpoint"], weights_only=True)
+        weights.append(checkpoint["state_dict"])
+        rows.append((project / fit["run"] / "metrics.csv").read_text())
+    assert rows[0] == rows[1]
+    for name, expected in weights[0].items():
+        assert torch.equal(weights[1][name], expected), name
 
 
 @each_project

@@ -78,8 +78,10 @@ def _kind(accelerator: str, have: list[str]) -> str:
 def _index(devices: int | str | list[int]) -> int:
     if devices in ("auto", 1, "1", -1, "-1"):
         return 0
-    if isinstance(devices, (list, tuple)) and len(devices) == 1:
-        return int(devices[0])
+    if isinstance(devices, (list, tuple)):
+        match list(devices):
+            case [int(index)]:
+                return index
     raise MisconfigurationException(
         f"`Trainer(devices={devices!r})`: this version runs on one device; accepted are "
         "'auto', 1, or one index in a list such as [0]"

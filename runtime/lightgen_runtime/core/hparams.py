@@ -11,6 +11,8 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
+
 
 class AttributeDict(dict[str, Any]):
     """A dict whose entries are also attributes.
@@ -61,6 +63,7 @@ class HyperparametersMixin:
             logger: Whether loggers are told at the start of a fit.
 
         Raises:
+            MisconfigurationException: `__init__` has no argument of a name given.
             TypeError: The one object given cannot hold named values.
         """
         current = inspect.currentframe()
@@ -73,7 +76,7 @@ class HyperparametersMixin:
         if not args:
             chosen = captured
         elif all(isinstance(arg, str) for arg in args):
-            chosen = {key: captured[key] for key in args if key in captured}
+            chosen = {key: _captured(captured, key) for key in args}
         elif len(args) == 1:
             chosen = _as_mapping(args[0])
             name = next((k for k, v in captured.items() if v is args[0]), None)
@@ -127,6 +130,8 @@ def _init_arguments(instance: object, frame: types.FrameType) -> dict[str, Any]:
     """Collect `__init__` arguments from the frames that are constructing `instance`."""
     collected: dict[str, Any] = {}
     current: types.FrameType | None = frame
+    while current is not None and not _constructs(instance, current):
+        current = current.f_back  # called from a method that `__init__` calls
     while current is not None and _constructs(instance, current):
         # Outer frames belong to subclasses, whose values win.
         collected.update(_local_arguments(current))
@@ -148,6 +153,17 @@ def _local_arguments(frame: types.FrameType) -> dict[str, Any]:
     if info.keywords:
         arguments.update(info.locals.get(info.keywords, {}))
     return arguments
+
+
+def _captured(arguments: Mapping[str, Any], name: str) -> Any:
+    if name in arguments:
+        return arguments[name]
+    near = get_close_matches(name, arguments, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise MisconfigurationException(
+        f"`save_hyperparameters({name!r})`: `__init__` has no such argument; it has "
+        f"{sorted(arguments)}.{hint}"
+    )
 
 
 def _as_mapping(config: Any) -> dict[str, Any]:

@@ -320,7 +320,9 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
 
     @trainer.setter
     def trainer(self, trainer: Trainer | None) -> None:
-        self.__dict__["_trainer"] = trainer
+        for part in self.modules():
+            if isinstance(part, LightningModule):
+                part.__dict__["_trainer"] = trainer
 
     def _attached_run(self) -> Run:
         if self._run is None:

@@ -161,9 +161,12 @@ def progress_from_loops(checkpoint: Mapping[str, Any]) -> dict[str, int]:
     loops = checkpoint.get("loops", {}).get("fit_loop", {})
     batch = loops.get("epoch_loop.batch_progress", {})
     stepped = loops.get("epoch_loop.state_dict", {}).get("_batches_that_stepped", 0)
-    over = bool(batch.get("is_last_batch", True))
+    epoch = loops.get("epoch_progress", {}).get("current", {})
+    begun = epoch.get("started", checkpoint.get("epoch", 0) + 1)
+    ended = epoch.get("processed", 0) == begun
+    over = ended or bool(batch.get("is_last_batch", True))
     return {
-        "current_epoch": checkpoint.get("epoch", 0) + over,
+        "current_epoch": begun if over else checkpoint.get("epoch", 0),
         "global_step": checkpoint.get("global_step", 0),
         "batch_idx": 0 if over else batch["current"]["processed"],
         "total_batches": batch.get("total", {}).get("processed", 0),

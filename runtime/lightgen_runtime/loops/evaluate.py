@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,23 +42,28 @@ class StageHooks:
         listeners: Listeners | None = getattr(self._table, name, None)
         return listeners
 
-    def enter_eval(self) -> list[tuple[torch.nn.Module, bool]]:
-        """Switch the model to evaluation; return every submodule's mode before."""
+    @contextmanager
+    def eval_mode(self) -> Iterator[None]:
+        """Evaluate inside; afterwards every submodule is in its own mode again.
+
+        The module's hooks may switch in another way.
+        """
         module = self._run.module
         modes = [(part, part.training) for part in module.modules()]
-        if self.listeners("model_eval") is None:
-            module.eval()
-        else:
+        restores = self.listeners("model_train") is None
+        try:
+            if self.listeners("model_eval") is None:
+                module.eval()
             self.fire("model_eval")
-        return modes
-
-    def leave_eval(self, modes: list[tuple[torch.nn.Module, bool]]) -> None:
-        """Give every submodule its mode back, or let the module's hook do it."""
-        if self.listeners("model_train") is None:
-            for part, training in modes:
-                part.training = training
-        else:
+            yield
             self.fire("model_train")
+        except BaseException:
+            restores = True  # so that the model can be used after an error
+            raise
+        finally:
+            if restores:
+                for part, training in modes:
+                    part.training = training
 
 
 def evaluate(
@@ -79,8 +85,7 @@ def evaluate(
     run.trainer.enter_stage(
         stage if not run.trainer.sanity_checking else "sanity_check"
     )
-    with _no_gradients(run, in_fit):
-        modes = hooks.enter_eval()
+    with _no_gradients(run, in_fit), hooks.eval_mode():
         store.reset()
         report.enter(store)
         hooks.fire("start")
@@ -97,7 +102,6 @@ def evaluate(
             if in_fit:
                 progress.phase = VALIDATED
         hooks.fire("end")
-        hooks.leave_eval(modes)
     return results
 
 

@@ -14,7 +14,7 @@ from lightgen_runtime.loops.progress import BATCH_END, EPOCH_END, EPOCH_START, V
 from lightgen_runtime.loops.schedule import SchedulerStepper
 from lightgen_runtime.loops.step import StepFn, choose_step
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
-from lightgen_runtime.utilities.rank_zero import rank_zero_info
+from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lightgen_runtime.utilities.seed import collect_rng_states, set_rng_states
 
 if TYPE_CHECKING:
@@ -30,16 +30,24 @@ def run_fit(run: Run) -> None:
     """
     hooks, report = run.hooks, run.report
     run.module.zero_grad()
-    if run.resumed is None:
+    run.validates = run.validates and bool(run.source.feeds("validate"))
+    if run.trainer.ckpt_path is None:
         sanity_check(run)
     feed = run.source.train()
     if feed.num_batches == 0:
         rank_zero_info("`Trainer.fit` has nothing to do: `limit_train_batches` is 0")
         return
+    if (reason := _why_over(run)) is not None:
+        rank_zero_info(f"`Trainer.fit` has nothing to do: {reason}")
+        return
     run.val_interval = _val_interval(run, feed)
     step = choose_step(run)
     schedulers = SchedulerStepper(run)
-    run.module.train()
+    if not run.module.training:
+        rank_zero_warn(
+            f"{type(run.module).__name__} is in evaluation mode and is trained like that; "
+            "call `.train()` on it before `fit` unless this is wanted"
+        )
     run.trainer.enter_stage("train")
     report.enter(run.stores["train"])
     hooks.fire(hooks.on_train_start)
@@ -105,7 +113,8 @@ def _start_epoch(run: Run, feed: Feed, schedulers: SchedulerStepper) -> Iterator
     _set_epoch(feed.loader, progress.current_epoch)
     run.hooks.fire(run.hooks.on_train_epoch_start)
     run.epoch_rng = collect_rng_states()
-    return feed.open()
+    # Not 0 after a checkpoint of Lightning's, which holds no random states.
+    return feed.open(skip=progress.batch_idx)
 
 
 def _reenter_epoch(
@@ -140,7 +149,8 @@ def _after_batch(run: Run, schedulers: SchedulerStepper, closed: bool) -> None:
     progress, parts = run.progress, run.parts
     stepped = progress.batches_that_stepped + 1
     if progress.phase == BATCH_END:
-        if closed and stepped % parts.log_every_n_steps == 0:
+        every = parts.log_every_n_steps
+        if closed and every and stepped % every == 0:
             run.report.send_step(progress.current_epoch, stepped - 1)
         if _validation_due(run):
             _validate(run, closed)
@@ -179,7 +189,7 @@ def _set_horizon(run: Run, feed: Feed, schedulers: SchedulerStepper) -> None:
     """Find the next batch after which anything can be due; too early does no harm."""
     progress, parts = run.progress, run.parts
     every = parts.log_every_n_steps
-    waits = [every - progress.batches_that_stepped % every]
+    waits = [every - progress.batches_that_stepped % every] if every else []
     if isinstance(run.val_interval, int):
         waits.append(run.val_interval - _val_count(run) % run.val_interval)
     if parts.max_steps != -1:
@@ -187,7 +197,7 @@ def _set_horizon(run: Run, feed: Feed, schedulers: SchedulerStepper) -> None:
         waits.append((parts.max_steps - progress.global_step) // optimizers)
     if schedulers.plateau_per_step or run.trainer.should_stop:
         waits.append(1)
-    run.horizon = progress.total_batches + max(1, min(waits))
+    run.horizon = progress.total_batches + max(1, min(waits, default=feed.num_batches))
 
 
 def _window_length(

@@ -27,8 +27,8 @@ def run_predict(run: Run, return_predictions: bool) -> list[Any] | None:
     collected: list[list[Any]] = []
     run.trainer.enter_stage("predict")
     run.report.enter(None)
-    with torch.inference_mode() if run.parts.inference_mode else torch.no_grad():
-        modes = hooks.enter_eval()
+    no_gradients = torch.inference_mode if run.parts.inference_mode else torch.no_grad
+    with no_gradients(), hooks.eval_mode():
         hooks.fire("start")
         hooks.fire("epoch_start")
         for feed in feeds:
@@ -45,7 +45,6 @@ def run_predict(run: Run, return_predictions: bool) -> list[Any] | None:
             collected.append(predictions)
         hooks.fire("epoch_end")
         hooks.fire("end")
-        hooks.leave_eval(modes)
     if not return_predictions:
         return None
     return collected[0] if len(collected) == 1 else collected

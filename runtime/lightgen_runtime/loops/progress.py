@@ -58,6 +58,10 @@ class Progress:
     def start_next_epoch(self) -> None:
         """Count the running epoch as completed."""
         self.current_epoch += 1
+        self.restart_epoch()
+
+    def restart_epoch(self) -> None:
+        """Go back to the start of the running epoch, as after an interrupted fit."""
         self.batch_idx = 0
         self.is_last_batch = False
         self.phase = EPOCH_START

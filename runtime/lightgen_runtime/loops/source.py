@@ -111,6 +111,11 @@ class DataSource:
     def _feed(
         self, stage: str, loader: Any, transfer: Transfer | None, number: int
     ) -> Feed:
+        if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
+            raise MisconfigurationException(
+                f"`{_HOOKS[stage]}` gave {loader!r} ({type(loader).__name__}); an iterable "
+                "of batches, such as a `DataLoader`, is needed"
+            )
         if self._parts.overfit_batches:
             loader = _unshuffled(loader)
         num_batches = _length(loader)

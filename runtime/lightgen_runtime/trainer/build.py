@@ -101,7 +101,7 @@ def build_callbacks(flags: dict[str, Any], parts: TrainerParts) -> list[Callback
     Checkpoint callbacks run last, so that they save what the others did.
     """
     given = flags["callbacks"] or []
-    callbacks = [given] if isinstance(given, Callback) else list(given)
+    callbacks = list(given) if isinstance(given, (list, tuple)) else [given]
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise MisconfigurationException(
@@ -167,11 +167,18 @@ def _check_flags(flags: dict[str, Any]) -> None:
     ):
         value = flags[name]
         whole = isinstance(value, int) and not isinstance(value, bool)
-        if value is not None and (not whole or value < least):
+        if value is None and name not in ("max_steps", "accumulate_grad_batches"):
+            continue
+        if not whole or value < least:
             raise MisconfigurationException(
                 f"`Trainer({name}={value!r})`: a whole number of at least {least} is "
                 "accepted"
             )
+    if flags["deterministic"] not in (None, True, False, "warn"):
+        raise MisconfigurationException(
+            f"`Trainer(deterministic={flags['deterministic']!r})`: True, False, \"warn\" or "
+            "None is accepted"
+        )
     for stage in ("train", "val", "test", "predict"):
         _check_share(f"limit_{stage}_batches", flags[f"limit_{stage}_batches"])
     _check_share("overfit_batches", flags["overfit_batches"])
@@ -215,10 +222,10 @@ def _limits(flags: dict[str, Any]) -> tuple[int, int]:
 
 def _with_fast_dev_run(flags: dict[str, Any]) -> dict[str, Any]:
     """Make a run of a few batches that leaves no files."""
-    batches = int(flags["fast_dev_run"])
+    batches = flags["fast_dev_run"]
     if not batches:
         return flags
-    if batches < 0:
+    if not isinstance(batches, int) or batches < 0:
         raise MisconfigurationException(
             f"`Trainer(fast_dev_run={flags['fast_dev_run']!r})`: True, False or a number of "
             "batches is accepted"
@@ -226,9 +233,9 @@ def _with_fast_dev_run(flags: dict[str, Any]) -> dict[str, Any]:
     stages = ("train", "val", "test", "predict")
     return {
         **flags,
-        **{f"limit_{stage}_batches": batches for stage in stages},
+        **{f"limit_{stage}_batches": int(batches) for stage in stages},
         "max_epochs": 1,
-        "max_steps": batches,
+        "max_steps": int(batches),
         "num_sanity_val_steps": 0,
         "val_check_interval": 1.0,
         "check_val_every_n_epoch": 1,
@@ -258,8 +265,8 @@ def _loggers(logger: Any, root: str | os.PathLike[str] | None) -> list[Logger]:
     if logger is False:
         return []
     if logger is True or logger is None:
-        return [CSVLogger(str(root or Path.cwd()))]
-    loggers = [logger] if isinstance(logger, Logger) else list(logger)
+        return [CSVLogger(Path(root or Path.cwd()).expanduser())]
+    loggers = list(logger) if isinstance(logger, (list, tuple)) else [logger]
     for entry in loggers:
         if not isinstance(entry, Logger):
             raise MisconfigurationException(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,7 @@ def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
     run.plan = OptimPlan.from_module(module)
     run.wrap_optimizers()
     _check_manual(run)
+    run.progress.restart_epoch()
     run.hooks.fire(run.hooks.on_fit_start)
     _log_hyperparameters(run)
     if checkpoint is not None:
@@ -83,21 +85,27 @@ def conclude(run: Run, fn: str) -> None:
 
 def tell_of_exception(run: Run, error: BaseException) -> None:
     """Tell everybody that an exception ended the run."""
-    for callback in run.callbacks:
-        callback.on_exception(run.trainer, run.module, error)
+    actions = [
+        partial(callback.on_exception, run.trainer, run.module, error)
+        for callback in run.callbacks
+    ]
     if run.datamodule is not None:
-        run.datamodule.on_exception(error)
+        actions.append(partial(run.datamodule.on_exception, error))
+    _attempt_all(actions, error)
 
 
-def teardown(run: Run, fn: str, status: str) -> None:
+def teardown(run: Run, fn: str, error: BaseException | None) -> None:
     """Release what `setup` built and close the loggers; runs however the run ended."""
+    status = "success" if error is None else "failed"
+    actions = [
+        partial(callback.teardown, run.trainer, run.module, stage=fn)
+        for callback in run.callbacks
+    ]
     if run.datamodule is not None:
-        run.datamodule.teardown(stage=fn)
-    for callback in run.callbacks:
-        callback.teardown(run.trainer, run.module, stage=fn)
-    run.module.teardown(stage=fn)
-    for logger in run.parts.loggers:
-        logger.finalize(status)
+        actions.insert(0, partial(run.datamodule.teardown, stage=fn))
+    actions.append(partial(run.module.teardown, stage=fn))
+    actions += [partial(logger.finalize, status) for logger in run.parts.loggers]
+    _attempt_all(actions, error)
 
 
 def attach_callbacks(run: Run, extra: Callback | Iterable[Callback] | None) -> None:
@@ -190,14 +198,27 @@ def _present(*owners: Any) -> list[Any]:
     return [owner for owner in owners if owner is not None]
 
 
-def attempt(action: Callable[[], None], error: BaseException | None) -> None:
-    """Run clean-up; while an error is already on its way, another only adds a note."""
-    try:
-        action()
-    except Exception as second:
-        if error is None:
-            raise
-        _add_note(error, f"While cleaning up: {type(second).__name__}: {second}")
+def _attempt_all(
+    actions: Iterable[Callable[[], Any]], error: BaseException | None
+) -> None:
+    """Run every clean-up action, also after one failed.
+
+    An error in one is a note on the error that is on its way, else it is raised at the
+    end.
+    """
+    first = error
+    for action in actions:
+        try:
+            action()
+        except Exception as another:
+            if first is None:
+                first = another
+            else:
+                _add_note(
+                    first, f"While cleaning up: {type(another).__name__}: {another}"
+                )
+    if first is not None and first is not error:
+        raise first
 
 
 def _add_note(error: BaseException, note: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,6 @@ from lightgen_runtime.trainer.build import (
 )
 from lightgen_runtime.trainer.checkpoint import dump_checkpoint
 from lightgen_runtime.trainer.lifecycle import (
-    attempt,
     conclude,
     prepare,
     resolve_ckpt_path,
@@ -155,7 +153,7 @@ class Trainer(TrainerView):
         flags = {name: value for name, value in locals().items() if name != "self"}
         self._parts = build_parts(flags)
         self.callbacks = build_callbacks(flags, self._parts)
-        self.default_root_dir = str(default_root_dir or Path.cwd())
+        self.default_root_dir = str(Path(default_root_dir or Path.cwd()).expanduser())
         self.accumulate_grad_batches = accumulate_grad_batches
         self.state = TrainerState()
         self.progress = Progress()
@@ -346,13 +344,12 @@ class Trainer(TrainerView):
             error = caught
             self.state.status = "interrupted"
             run.between_hooks()
-            attempt(partial(tell_of_exception, run, caught), error)
+            tell_of_exception(run, caught)
             raise
         finally:
             self.state.stage = None
-            status = "success" if error is None else "failed"
-            attempt(partial(teardown, run, fn, status), error)
             run.module.__dict__["_log_context"] = None
+            teardown(run, fn, error)
 
     def _new_run(
         self,
@@ -385,6 +382,8 @@ class Trainer(TrainerView):
         model.__dict__.update(_log_context=run.context, _run=run)
         if datamodule is not None:
             datamodule.trainer = self
+        if self._run is not None and self._run.module is model:
+            run.plan = self._run.plan  # a checkpoint after a test keeps optimizer states
         self._run = run
         return run
 
