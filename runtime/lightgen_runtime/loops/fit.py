@@ -197,7 +197,7 @@ def _set_horizon(run: Run, feed: Feed, schedulers: SchedulerStepper) -> None:
         waits.append((parts.max_steps - progress.global_step) // optimizers)
     if schedulers.plateau_per_step or run.trainer.should_stop:
         waits.append(1)
-    run.horizon = progress.total_batches + max(1, min(waits, default=feed.num_batches))
+    run.horizon = progress.total_batches + max(1, min(waits, default=1))
 
 
 def _window_length(

@@ -130,12 +130,13 @@ class Run:
     ) -> Any:
         """Step an optimizer from user code: hooks, clipping and counters included."""
         automatic = self.module.automatic_optimization
+        clip = self.configured_clipping() if automatic else None
 
         def with_hooks() -> Any:
             result = closure() if closure is not None else None
             self.hooks.fire(self.hooks.on_before_optimizer_step, optimizer)
-            if automatic:
-                self.clip_as_configured(optimizer)
+            if clip is not None:
+                clip(optimizer)
             return result
 
         result = optimizer.step(with_hooks, **kwargs)
@@ -153,18 +154,24 @@ class Run:
         self.module.backward(loss, *args, **kwargs)
         self.hooks.fire(self.hooks.on_after_backward)
 
-    def clip_as_configured(self, optimizer: Optimizer) -> None:
-        """Clip by the trainer's flags, in the module's way if it has one."""
+    def configured_clipping(self) -> Callable[[Optimizer], None] | None:
+        """Return what clips before each step: the module's way, the flags', or None."""
         clip_val, algorithm = self.parts.gradient_clip_val, self.parts.clip_algorithm
-        if self.overrides("configure_gradient_clipping"):
+
+        def by_module(optimizer: Optimizer) -> None:
             self.context.scope = self.scopes["configure_gradient_clipping"]
             self.module.configure_gradient_clipping(
                 optimizer,
                 gradient_clip_val=clip_val,
                 gradient_clip_algorithm=algorithm,
             )
-        elif clip_val:
-            self.clip(optimizer, clip_val, algorithm or "norm")
+
+        def by_flags(optimizer: Optimizer) -> None:
+            self.clip(optimizer, clip_val or 0.0, algorithm or "norm")
+
+        if self.overrides("configure_gradient_clipping"):
+            return by_module
+        return by_flags if clip_val else None
 
     def clip(self, optimizer: Optimizer, clip_val: float, algorithm: str) -> None:
         """Clip the gradients of one optimizer's parameters, in place."""

@@ -46,9 +46,7 @@ def direct_step(run: Run) -> StepFn:
     scope = run.scopes["training_step"]
     training_step = bound_training_step(run)
     optimizer = run.plan.optimizers[0]
-    clips = bool(run.parts.gradient_clip_val) or run.overrides(
-        "configure_gradient_clipping"
-    )
+    clip = run.configured_clipping()
     # Dropping gradients by hand takes half the time of torch's method, unless the
     # optimizer has a method of its own.
     own_zero_grad = type(optimizer).zero_grad is not Optimizer.zero_grad
@@ -79,8 +77,8 @@ def direct_step(run: Run) -> StepFn:
         if last:
             if hooks.on_before_optimizer_step is not None:
                 fire(hooks.on_before_optimizer_step, optimizer)
-            if clips:
-                run.clip_as_configured(optimizer)
+            if clip is not None:
+                clip(optimizer)
             optimizer.step()
             progress.global_step += 1
         return None if hooks.on_train_batch_end is None else outputs_of(output, loss)

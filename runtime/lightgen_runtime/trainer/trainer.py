@@ -383,7 +383,9 @@ class Trainer(TrainerView):
         if datamodule is not None:
             datamodule.trainer = self
         if self._run is not None and self._run.module is model:
-            run.plan = self._run.plan  # a checkpoint after a test keeps optimizer states
+            run.plan = (
+                self._run.plan
+            )  # a checkpoint after a test keeps optimizer states
         self._run = run
         return run
 

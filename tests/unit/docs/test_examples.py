@@ -1,0 +1,68 @@
+"""What the documentation shows is run as it stands."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lightgen
+import lightgen_runtime
+
+ROOT = Path(__file__).parents[3]
+
+
+def modules() -> list[str]:
+    """Name every module of both packages."""
+    return [
+        info.name
+        for package in (lightgen, lightgen_runtime)
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        if not info.name.endswith("__main__")
+    ]
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples_in_docstrings_hold(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = doctest.testmod(
+        importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE
+    )
+    assert outcome.failed == 0
+
+
+def test_public_entry_points_have_examples() -> None:
+    for owner in (
+        lightgen_runtime.Trainer,
+        lightgen_runtime.LightningModule,
+        lightgen_runtime.LightningDataModule,
+    ):
+        assert ">>>" in str(owner.__doc__), owner
+
+
+def test_readme_example_learns_its_slope(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    slope = names["trainer"].lightning_module.slope.item()
+    assert slope == pytest.approx(2, abs=0.1)
+
+
+def test_relative_links_lead_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    assert pages
+    for page in pages:
+        links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+        for link in links:
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
