@@ -325,3 +325,62 @@ def test_iterable_loader_without_length() -> None:
         results.append((module.state_dict(), trainer.global_step))
     assert results[0][1] == results[1][1]
     assert torch.equal(results[0][0]["layer.weight"], results[1][0]["layer.weight"])
+
+
+COMBINATIONS: dict[str, Any] = {
+    "list": lambda L: [data(6), data(4, 1)],
+    "dictionary": lambda L: {"a": data(6), "b": data(10)},
+    "min_size": lambda L: L.pytorch.utilities.CombinedLoader(
+        {"a": data(6), "b": [data(4), data(8)]}, "min_size"
+    ),
+    "max_size": lambda L: L.pytorch.utilities.CombinedLoader(
+        [data(6), data(10)], "max_size"
+    ),
+}
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_several_training_loaders(combination: str) -> None:
+    results = []
+    for namespace in (OURS, REFERENCE):
+        L = importlib.import_module(namespace)
+        importlib.import_module(f"{namespace}.pytorch.utilities")
+        shapes: list[Any] = []
+
+        class Module(small_module(namespace)):  # type: ignore[misc]
+            def training_step(self, batch: Any, batch_idx: int) -> Any:
+                leaves = torch.utils._pytree.tree_leaves(batch)
+                present = [leaf for leaf in leaves if leaf is not None]
+                shapes.append([len(leaf) for leaf in present])  # noqa: B023
+                return sum(self.layer(leaf).pow(2).mean() for leaf in present)
+
+        module = Module()
+        trainer = quiet_trainer(namespace, max_epochs=2)
+        trainer.fit(module, COMBINATIONS[combination](L))
+        results.append((module.state_dict(), shapes, trainer.num_training_batches))
+    assert results[0][1:] == results[1][1:]
+    assert torch.equal(results[0][0]["layer.weight"], results[1][0]["layer.weight"])
+
+
+@pytest.mark.parametrize("mode", ["sequential", "max_size", "min_size"])
+def test_several_validation_loaders(mode: str) -> None:
+    results = []
+    for namespace in (OURS, REFERENCE):
+        utilities = importlib.import_module(f"{namespace}.pytorch.utilities")
+        seen: list[Any] = []
+
+        class Module(small_module(namespace)):  # type: ignore[misc]
+            def validation_step(
+                self, batch: Any, batch_idx: int, dataloader_idx: int = 0
+            ) -> None:
+                leaves = torch.utils._pytree.tree_leaves(batch)
+                sums = [float(x.sum()) for x in leaves if x is not None]
+                seen.append((batch_idx, dataloader_idx, sums))  # noqa: B023
+                self.log("total", sum(sums))
+
+        loaders = utilities.CombinedLoader([data(6), data(4)], mode)
+        outcome = quiet_trainer(namespace).validate(Module(), loaders, verbose=False)
+        results.append((seen, outcome))
+    assert results[0][0] == results[1][0]
+    for mine, other in zip(results[0][1], results[1][1], strict=True):
+        assert mine == pytest.approx(other)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from lightgen_runtime.core.hparams import HyperparametersMixin, accepted_arguments
+from lightgen_runtime.core.hparams import (
+    AttributeDict,
+    HyperparametersMixin,
+    accepted_arguments,
+)
 from lightgen_runtime.io.checkpoint_io import TorchCheckpointIO
 from lightgen_runtime.utilities.exceptions import (
     CheckpointFormatError,
@@ -43,9 +49,12 @@ def load_from_checkpoint(
         saved = dict(checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {})
     else:
         saved = _read_hparams(Path(hparams_file))
-    saved.update(overrides)
+    saved = {**_with_attributes(saved), **overrides}
     name = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_NAME, "kwargs")
-    instance: Any = _construct(cls, accepted_arguments(cls, saved, name), path)
+    arguments = accepted_arguments(cls, saved, name)
+    if name in (None, "kwargs"):
+        _check_overrides(cls, overrides, arguments)
+    instance: Any = _construct(cls, arguments, path)
     if isinstance(instance, nn.Module):
         _load_module(instance, checkpoint, strict, path)
     else:
@@ -99,6 +108,27 @@ def _load_module(
     tensor = next((v for v in state_dict.values() if isinstance(v, Tensor)), None)
     if tensor is not None:
         module.to(tensor.device)
+
+
+def _with_attributes(value: Any) -> Any:
+    """Let what was stored of a dataclass or namespace be read by attribute again."""
+    if not isinstance(value, dict):
+        return value
+    return AttributeDict({k: _with_attributes(v) for k, v in value.items()})
+
+
+def _check_overrides(
+    cls: type, overrides: dict[str, Any], accepted: dict[str, Any]
+) -> None:
+    for name in overrides:
+        if name not in accepted:
+            known = list(inspect.signature(cls).parameters)
+            near = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise MisconfigurationException(
+                f"`{cls.__name__}.load_from_checkpoint(..., {name}=...)`: `__init__` has no "
+                f"such argument; it has {known}.{hint}"
+            )
 
 
 def _construct(cls: type[T], arguments: dict[str, Any], path: object) -> T:

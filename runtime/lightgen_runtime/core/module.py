@@ -440,6 +440,7 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
             CheckpointNotFoundError: No such file.
             CheckpointFormatError: The file is no readable checkpoint.
             CheckpointMismatchError: The weights do not fit.
+            MisconfigurationException: `__init__` lacks a value, or got one too many.
         """
         return load_from_checkpoint(
             cls, checkpoint_path, map_location, hparams_file, strict, kwargs

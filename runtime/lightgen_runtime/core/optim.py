@@ -29,6 +29,7 @@ accepted are
   - two lists: [optimizers], [schedulers or scheduler dictionaries]
   - a dictionary with "optimizer" and, if wanted, "lr_scheduler" and "monitor"
   - a list or tuple of such dictionaries
+  - a dictionary of named optimizers, or of such dictionaries by name
   - None: nothing is optimized"""
 
 _SCHEDULER_KEYS = (
@@ -68,10 +69,18 @@ class SchedulerConfig:
 
 @dataclass
 class OptimPlan:
-    """Optimizers and schedulers of one run, normalised once."""
+    """Optimizers and schedulers of one run, normalised once.
+
+    Attributes:
+        optimizers: In the order in which they were returned.
+        schedulers: Likewise.
+        names: The optimizers' names, if they were returned by name.
+        wrapped: What `self.optimizers()` hands out.
+    """
 
     optimizers: list[Optimizer] = field(default_factory=list)
     schedulers: list[SchedulerConfig] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     wrapped: list[LightningOptimizer] = field(default_factory=list)
 
     @classmethod
@@ -84,10 +93,15 @@ class OptimPlan:
                 "and changes no parameter"
             )
             plan.optimizers.append(IdleOptimizer())
-        if module.automatic_optimization and len(plan.optimizers) > 1:
+        if (
+            module.automatic_optimization
+            and len(plan.optimizers) > 1
+            and not plan.names
+        ):
             raise MisconfigurationException(
-                f"`configure_optimizers` returned {len(plan.optimizers)} optimizers, and "
-                "automatic optimization drives one. Set "
+                f"`configure_optimizers` returned {len(plan.optimizers)} optimizers without "
+                "names. Either return them by name, `{'a': optimizer_a, 'b': optimizer_b}`, "
+                "and the losses from `training_step` by the same names; or set "
                 "`self.automatic_optimization = False` in `__init__`, then call "
                 "`self.manual_backward(loss)` and `.step()` on each of `self.optimizers()` "
                 "in `training_step`."
@@ -102,8 +116,16 @@ def normalise(returned: Any) -> OptimPlan:
         MisconfigurationException: The value has no accepted form, or a scheduler in it
             cannot work.
     """
+    names: list[str] = []
+    if _is_named(returned):
+        names = [str(name) for name in returned]
+        returned = [
+            value if isinstance(value, Mapping) else {"optimizer": value}
+            for value in returned.values()
+        ]
     optimizers, schedulers, monitor = _split(returned)
-    plan = OptimPlan(optimizers, [_scheduler_config(s, monitor) for s in schedulers])
+    configs = [_scheduler_config(s, monitor) for s in schedulers]
+    plan = OptimPlan(optimizers, configs, names)
     for config in plan.schedulers:
         owner = getattr(config.scheduler, "optimizer", None)
         if owner is not None and not any(owner is o for o in optimizers):
@@ -113,6 +135,16 @@ def normalise(returned: Any) -> OptimPlan:
                 "build the scheduler from one that is returned."
             )
     return plan
+
+
+def _is_named(returned: Any) -> bool:
+    if not isinstance(returned, Mapping) or "optimizer" in returned or not returned:
+        return False
+    return all(
+        isinstance(value, Optimizer)
+        or (isinstance(value, Mapping) and "optimizer" in value)
+        for value in returned.values()
+    )
 
 
 def _split(returned: Any) -> tuple[list[Optimizer], list[Any], str | None]:

@@ -98,16 +98,22 @@ def loops_from_progress(progress: Mapping[str, int]) -> dict[str, Any]:
     """
     epochs, batches = progress["current_epoch"], progress["batch_idx"]
     total, steps = progress["total_batches"], progress["global_step"]
-    started = bool(batches)
+    started, last = bool(batches), bool(progress["is_last_batch"])
+    # Lightning counts a batch or an epoch as completed behind its last hook only, which
+    # is how it finds out where a file was written.
+    at_batch_end = progress["phase"] == 1
+    at_epoch_end = progress["phase"] == 3 or (progress["phase"] == 2 and last)
     batch_progress = {
-        "total": _counts(total, started=True, processed=True),
-        "current": _counts(batches, started=True, processed=True),
-        "is_last_batch": bool(progress["is_last_batch"]),
+        which: {
+            **_counts(number, started=True, processed=True),
+            "completed": number - at_batch_end,
+        }
+        for which, number in (("total", total), ("current", batches))
     }
     epoch_counts = {
         "ready": epochs + started,
         "started": epochs + started,
-        "processed": epochs,
+        "processed": epochs + at_epoch_end,
         "completed": epochs,
     }
     ready_completed = {"ready": steps, "completed": steps}
@@ -117,7 +123,7 @@ def loops_from_progress(progress: Mapping[str, int]) -> dict[str, Any]:
             "epoch_loop.state_dict": {
                 "_batches_that_stepped": progress["batches_that_stepped"]
             },
-            "epoch_loop.batch_progress": batch_progress,
+            "epoch_loop.batch_progress": {**batch_progress, "is_last_batch": last},
             "epoch_loop.scheduler_progress": {
                 "total": {"ready": 0, "completed": 0},
                 "current": {"ready": 0, "completed": 0},
@@ -134,8 +140,8 @@ def loops_from_progress(progress: Mapping[str, int]) -> dict[str, Any]:
             },
             "epoch_loop.manual_optimization.state_dict": {},
             "epoch_loop.manual_optimization.optim_step_progress": {
-                "total": {"ready": 0, "completed": 0},
-                "current": {"ready": 0, "completed": 0},
+                "total": ready_completed,
+                "current": ready_completed,
             },
             "epoch_loop.val_loop.state_dict": {},
             "epoch_loop.val_loop.batch_progress": _no_batches(),

@@ -6,13 +6,14 @@ import csv
 import io
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from lightgen_runtime.loggers.hparams_text import as_dict, plain
 from lightgen_runtime.loggers.logger import Logger
+from lightgen_runtime.loggers.version_folder import claim_version
 from lightgen_runtime.utilities.atomic_write import atomic_write
 from lightgen_runtime.utilities.rank_zero import rank_zero_only
 
@@ -136,7 +137,7 @@ class CSVLogger(Logger):
     def version(self) -> int | str:
         """The run's number or name; the first use without one claims a folder."""
         if self._version is None:
-            self._version = _claim_version(Path(self.root_dir))
+            self._version = claim_version(Path(self.root_dir))
         return self._version
 
     @property
@@ -183,38 +184,11 @@ class CSVLogger(Logger):
             return
         import yaml
 
-        plain = _plain(vars(params) if isinstance(params, Namespace) else params)
         with atomic_write(Path(self.log_dir) / HPARAMS_FILE) as stream:
-            stream.write(yaml.safe_dump(plain, sort_keys=False).encode("utf-8"))
+            text = yaml.safe_dump(plain(as_dict(params)), sort_keys=False)
+            stream.write(text.encode("utf-8"))
 
     def save(self) -> None:
         """Write the buffered rows."""
         if rank_zero_only.rank == 0:
             self.experiment.save()
-
-
-def _claim_version(root: Path) -> int:
-    """Make the first free `version_<n>` folder; two runs never get the same one."""
-    root.mkdir(parents=True, exist_ok=True)
-    taken = [path.name.removeprefix("version_") for path in root.glob("version_*")]
-    version = max((int(number) + 1 for number in taken if number.isdigit()), default=0)
-    while True:
-        try:
-            (root / f"version_{version}").mkdir()
-        except FileExistsError:
-            version += 1
-        else:
-            return version
-
-
-def _plain(value: Any) -> Any:
-    """Turn `value` into what YAML can hold without naming a Python class."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Enum):
-        return value.name
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    return str(value)

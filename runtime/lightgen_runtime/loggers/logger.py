@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from argparse import Namespace
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
 
+from lightgen_runtime.utilities.rank_zero import rank_zero_only
+
 if TYPE_CHECKING:
     from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
+
+L = TypeVar("L", bound="Logger")
 
 
 class Logger(ABC):
@@ -83,3 +88,74 @@ class Logger(ABC):
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
         """Run after `checkpoint_callback` wrote a checkpoint."""
+
+
+class DummyExperiment:
+    """Accepts every call and every item, and does nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return _ignoring(name)
+
+    def __getitem__(self, index: Any) -> DummyExperiment:
+        return self
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        pass
+
+
+class DummyLogger(Logger):
+    """Stands in for the user's logger in a trial run: code that logs runs, nothing stays."""
+
+    def __init__(self) -> None:
+        self._experiment = DummyExperiment()
+
+    @property
+    def experiment(self) -> DummyExperiment:
+        """What accepts `self.logger.experiment.anything(...)`."""
+        return self._experiment
+
+    @property
+    def name(self) -> str:
+        """Empty."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Empty."""
+        return ""
+
+    def log_metrics(
+        self, metrics: Mapping[str, float | Tensor], step: int | None = None
+    ) -> None:
+        """Drop `metrics`."""
+
+    def log_hyperparams(
+        self, params: Mapping[str, Any] | Namespace | None = None
+    ) -> None:
+        """Drop `params`."""
+
+    def __getitem__(self, index: Any) -> DummyLogger:
+        return self
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return _ignoring(name)
+
+
+def rank_zero_experiment(fn: Callable[[L], Any]) -> Callable[[L], Any]:
+    """Decorate a logger's `experiment`: other processes than the first get a dummy."""
+
+    @wraps(fn)
+    def experiment(self: L) -> Any:
+        return fn(self) if rank_zero_only.rank == 0 else DummyExperiment()
+
+    return experiment
+
+
+def _ignoring(name: str) -> Callable[..., None]:
+    if name.startswith("__"):  # or `copy` and `pickle` would take it for an answer
+        raise AttributeError(name)
+
+    def nothing(*args: Any, **kwargs: Any) -> None:
+        pass
+
+    return nothing

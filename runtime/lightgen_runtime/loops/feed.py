@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from lightgen_runtime.utilities.combined_loader import CombinedLoader
+
 Transfer = Callable[[Any, int], Any]
 
 
@@ -47,6 +49,8 @@ class Feed:
         they stood when a pass without interruption got there.
         """
         iterator: Iterator[Any] = iter(self.loader)
+        if isinstance(self.loader, CombinedLoader):
+            iterator = (batch for batch, _, _ in iterator)
         for _ in range(skip):
             next(iterator, None)
         return iterator

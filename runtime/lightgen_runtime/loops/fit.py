@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from lightgen_runtime.loops.evaluate import evaluate, sanity_check
 from lightgen_runtime.loops.progress import BATCH_END, EPOCH_END, EPOCH_START, VALIDATED
 from lightgen_runtime.loops.schedule import SchedulerStepper
-from lightgen_runtime.loops.step import StepFn, choose_step
+from lightgen_runtime.loops.outputs import StepFn
+from lightgen_runtime.loops.step import choose_step
+from lightgen_runtime.utilities.combined_loader import CombinedLoader
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lightgen_runtime.utilities.seed import collect_rng_states, set_rng_states
@@ -297,8 +299,10 @@ def _validation_due(run: Run) -> bool:
 
 def _set_epoch(loader: Any, epoch: int) -> None:
     """Tell samplers that shuffle by epoch which one begins."""
-    for owner in (loader, getattr(loader, "batch_sampler", None)):
-        sampler = getattr(owner, "sampler", None)
+    loaders = loader.flattened if isinstance(loader, CombinedLoader) else [loader]
+    owners = [*loaders, *(getattr(each, "batch_sampler", None) for each in loaders)]
+    samplers = [getattr(owner, "sampler", None) for owner in owners]
+    for sampler in {id(sampler): sampler for sampler in samplers}.values():
         set_epoch = getattr(sampler, "set_epoch", None)
         if callable(set_epoch):
             set_epoch(epoch)

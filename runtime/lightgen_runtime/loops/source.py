@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, RandomSampler
 from lightgen_runtime.core.data_hooks import DataHooks
 from lightgen_runtime.core.hooks import is_overridden
 from lightgen_runtime.loops.feed import Feed, Transfer
+from lightgen_runtime.utilities.combined_loader import CombinedLoader
 from lightgen_runtime.utilities.exceptions import (
     EmptyDataError,
     MisconfigurationException,
@@ -89,18 +90,27 @@ class DataSource:
         if loaders is None:
             owner = self._owner(_HOOKS[stage]) or self._module
             loaders = getattr(owner, _HOOKS[stage])()
-        if stage != "train" and isinstance(loaders, (list, tuple)):
-            return list(loaders)
-        if loaders is None or isinstance(loaders, (dict, list, tuple)):
+        if loaders is None:
             raise MisconfigurationException(
-                f"`{_HOOKS[stage]}` gave {type(loaders).__name__}; "
-                + (
-                    "one iterable of batches, such as a `DataLoader`, is needed"
-                    if stage == "train"
-                    else "an iterable of batches or a list of them is needed"
-                )
+                f"`{_HOOKS[stage]}` gave None; an iterable of batches, such as a "
+                "`DataLoader`, or a collection of them is needed"
             )
-        return [loaders]
+        if isinstance(loaders, (list, tuple, dict)):
+            mode = "max_size_cycle" if stage == "train" else "sequential"
+            loaders = CombinedLoader(loaders, mode)
+        if not isinstance(loaders, CombinedLoader) or loaders.mode != "sequential":
+            if isinstance(loaders, CombinedLoader) and stage == "predict":
+                raise MisconfigurationException(
+                    f"`predict` with CombinedLoader(mode={loaders.mode!r}): predictions "
+                    'are kept loader by loader, so only "sequential" is accepted'
+                )
+            return [loaders]
+        if stage == "train":
+            raise MisconfigurationException(
+                '`fit` with CombinedLoader(mode="sequential"): accepted are "min_size", '
+                '"max_size" and "max_size_cycle"'
+            )
+        return list(loaders.flattened)
 
     def _owner(self, hook: str) -> DataHooks | None:
         for candidate in (self._datamodule, self._module):

@@ -5,26 +5,29 @@
   optimizer wants to evaluate the loss again (LBFGS). The module is handed a closure.
 * manual: `training_step` does everything itself.
 
-Direct and closure call the same hooks in the same order and compute the same bits.
+Direct and closure call the same hooks in the same order and compute the same bits. With
+several named optimizers the step is that of `loops/named_step.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightgen_runtime.loops.signature import positional
-from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.loops.named_step import named_step
+from lightgen_runtime.loops.outputs import (
+    StepFn,
+    bound_training_step,
+    loss_of,
+    outputs_of,
+)
 
 if TYPE_CHECKING:
     from lightgen_runtime.loops.run import Run
-
-# (batch, batch_idx, opens a window, closes it, divisor of the loss) -> outputs for hooks
-StepFn = Callable[[Any, int, bool, bool, int], "dict[str, Any] | None"]
 
 _STEPPING_HOOKS = ("optimizer_step", "optimizer_zero_grad", "backward")
 
@@ -33,6 +36,8 @@ def choose_step(run: Run) -> StepFn:
     """Return the step function for this fit."""
     if not run.module.automatic_optimization:
         return manual_step(run)
+    if run.plan.names:
+        return named_step(run)
     wants_closure = isinstance(run.plan.optimizers[0], torch.optim.LBFGS)
     if wants_closure or any(run.overrides(name) for name in _STEPPING_HOOKS):
         return closure_step(run)
@@ -152,40 +157,3 @@ def manual_step(run: Run) -> StepFn:
         return outputs_of(output, output if isinstance(output, Tensor) else None)
 
     return step
-
-
-def bound_training_step(run: Run) -> Callable[[Any, int], Any]:
-    """Return `training_step`, in the run's precision and strategy, bound once."""
-    given = positional(run.module.training_step, 2, "training_step(batch, batch_idx)")
-    return run.parts.strategy.bind(run.parts.precision.wrap(given))
-
-
-def loss_of(output: Any) -> Tensor | None:
-    """Return the loss in what `training_step` returned.
-
-    Raises:
-        MisconfigurationException: It is neither a tensor, nor a mapping with one under
-            "loss", nor None.
-    """
-    if output is None:
-        return None
-    loss = output.get("loss") if isinstance(output, Mapping) else output
-    if isinstance(loss, Tensor):
-        return loss
-    found = (
-        f"a mapping with the keys {sorted(map(str, output))}"
-        if isinstance(output, Mapping)
-        else f"{type(output).__name__}"
-    )
-    raise MisconfigurationException(
-        f"`training_step` returned {found}; in automatic optimization it returns the loss "
-        'tensor, a mapping with the loss tensor under "loss", or None to skip the batch'
-    )
-
-
-def outputs_of(output: Any, loss: Tensor | None) -> dict[str, Any]:
-    """Return what `on_train_batch_end` is given: the detached loss and the user's extras."""
-    outputs = dict(output) if isinstance(output, Mapping) else {}
-    if loss is not None:
-        outputs["loss"] = loss.detach()
-    return outputs

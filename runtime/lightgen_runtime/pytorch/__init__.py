@@ -23,7 +23,10 @@ class _SameModule(MetaPathFinder, Loader):
     """Answers an import below this package with the module of the shorter name."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         return ModuleSpec(fullname, self) if fullname.startswith(_PREFIX) else None
 

@@ -18,6 +18,7 @@ from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
 from lightgen_runtime.callbacks.model_summary import ModelSummary
 from lightgen_runtime.callbacks.progress import ProgressBar, default_progress_bar
 from lightgen_runtime.loggers import CSVLogger, Logger
+from lightgen_runtime.loggers.logger import DummyLogger
 from lightgen_runtime.precision.base import (
     CLIP_ALGORITHMS,
     Precision,
@@ -100,14 +101,7 @@ def build_callbacks(flags: dict[str, Any], parts: TrainerParts) -> list[Callback
 
     Checkpoint callbacks run last, so that they save what the others did.
     """
-    given = flags["callbacks"] or []
-    callbacks = list(given) if isinstance(given, (list, tuple)) else [given]
-    for callback in callbacks:
-        if not isinstance(callback, Callback):
-            raise MisconfigurationException(
-                f"`Trainer(callbacks=...)` got {callback!r} ({type(callback).__name__}); "
-                "each must be an instance of a `Callback` subclass"
-            )
+    callbacks = as_callbacks(flags["callbacks"] or [], "Trainer(callbacks=...)")
     callbacks += _default_callbacks(flags, parts, callbacks)
     keys: dict[str, Callback] = {}
     for callback in callbacks:
@@ -119,6 +113,18 @@ def build_callbacks(flags: dict[str, Any], parts: TrainerParts) -> list[Callback
                 "Give them different arguments, or override `state_key`."
             )
     return ordered(callbacks)
+
+
+def as_callbacks(given: Any, where: str) -> list[Callback]:
+    """Return one callback or a sequence of them as a list, checked."""
+    callbacks = list(given) if isinstance(given, (list, tuple)) else [given]
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise MisconfigurationException(
+                f"`{where}` got {callback!r} ({type(callback).__name__}); each must be an "
+                "instance of a `Callback` subclass"
+            )
+    return callbacks
 
 
 def ordered(callbacks: Iterable[Callback]) -> list[Callback]:
@@ -239,7 +245,7 @@ def _with_fast_dev_run(flags: dict[str, Any]) -> dict[str, Any]:
         "num_sanity_val_steps": 0,
         "val_check_interval": 1.0,
         "check_val_every_n_epoch": 1,
-        "logger": False,
+        "logger": flags["logger"] is not False and DummyLogger(),
     }
 
 

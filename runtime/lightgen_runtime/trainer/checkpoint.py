@@ -135,6 +135,10 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
     ):
         try:
             optimizer.load_state_dict(state)
+            # torch takes another optimizer's settings without a word.
+            missing = optimizer.defaults.keys() - optimizer.param_groups[0].keys()
+            if missing:
+                raise ValueError(f"it lacks {sorted(missing)}")
         except ValueError as error:
             raise CheckpointMismatchError(
                 f"the state of optimizer {number} in `{source}` does not fit "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.core.optim import OptimPlan
-from lightgen_runtime.trainer.build import ordered
+from lightgen_runtime.trainer.build import as_callbacks, ordered
 from lightgen_runtime.trainer.checkpoint import restore_model, restore_training
 from lightgen_runtime.utilities.exceptions import (
     CheckpointNotFoundError,
@@ -112,7 +112,7 @@ def attach_callbacks(run: Run, extra: Callback | Iterable[Callback] | None) -> N
     """Add the module's own callbacks, in place of the trainer's of the same type."""
     if not extra:
         return
-    added = [extra] if isinstance(extra, Callback) else list(extra)
+    added = as_callbacks(extra, "configure_callbacks")
     replaced = {type(callback) for callback in added}
     kept = [callback for callback in run.callbacks if type(callback) not in replaced]
     run.callbacks[:] = ordered([*kept, *added])
@@ -191,6 +191,7 @@ def _log_hyperparameters(run: Run) -> None:
     for logger in run.parts.loggers:
         if merged:
             logger.log_hyperparams(merged)
+        logger.log_graph(run.module)
         logger.save()
 
 

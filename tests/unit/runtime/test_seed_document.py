@@ -675,7 +675,9 @@ def test_module_trains_on_a_gpu_without_saying_so() -> None:
     seen = []
 
     def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
-        seen.append((batch.device.type, self.device.type, self.layer.weight.device.type))
+        seen.append(
+            (batch.device.type, self.device.type, self.layer.weight.device.type)
+        )
         loss = self(batch).pow(2).mean()
         self.log("loss", loss, on_step=True, on_epoch=True)
         return loss

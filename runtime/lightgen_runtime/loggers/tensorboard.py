@@ -1,0 +1,221 @@
+"""Metrics, hyperparameters and the graph as TensorBoard's event files."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from lightgen_runtime.loggers.hparams_text import as_dict, flattened, plain
+from lightgen_runtime.loggers.logger import Logger, rank_zero_experiment
+from lightgen_runtime.loggers.version_folder import claim_version
+from lightgen_runtime.utilities.atomic_write import atomic_write
+from lightgen_runtime.utilities.imports import import_extra
+from lightgen_runtime.utilities.move_data import move_data_to_device
+from lightgen_runtime.utilities.rank_zero import rank_zero_only, rank_zero_warn
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+
+class TensorBoardLogger(Logger):
+    """Write event files to `<save_dir>/<name>/version_<n>`; needs `tensorboard`.
+
+    Args:
+        save_dir: Folder of all experiments.
+        name: Folder of this experiment in it; `None` or empty for none.
+        version: An integer `n` for `version_<n>`, a string for a folder of that very
+            name, `None` for the first free number.
+        log_graph: Record the model's graph, traced with its `example_input_array`.
+        default_hp_metric: Record a placeholder `hp_metric` with hyperparameters that come
+            without a metric; TensorBoard shows none without one.
+        prefix: Put before each metric's name, with a dash.
+        sub_dir: Folder in the version's folder that the files go to.
+        kwargs: Passed to `torch.utils.tensorboard.SummaryWriter`, e.g. `flush_secs`.
+
+    Raises:
+        MissingDependencyError: The package `tensorboard` is not installed.
+    """
+
+    NAME_HPARAMS_FILE = "hparams.yaml"
+
+    def __init__(
+        self,
+        save_dir: str | os.PathLike[str],
+        name: str | None = "lightning_logs",
+        version: int | str | None = None,
+        log_graph: bool = False,
+        default_hp_metric: bool = True,
+        prefix: str = "",
+        sub_dir: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        import_extra(
+            "tensorboard",
+            install="pip install tensorboard",
+            used_by="`TensorBoardLogger`",
+        )
+        self._save_dir = os.fspath(save_dir)
+        self._name = name or ""
+        self._version = version
+        self._log_graph = log_graph
+        self._default_hp_metric = default_hp_metric
+        self._prefix = prefix
+        self._sub_dir = None if sub_dir is None else os.fspath(sub_dir)
+        self._kwargs = kwargs
+        self._experiment: SummaryWriter | None = None
+        self.hparams: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """The experiment's folder below `save_dir`; may be empty."""
+        return self._name
+
+    @property
+    def version(self) -> int | str:
+        """The run's number or name; the first use without one claims a folder."""
+        if self._version is None:
+            self._version = claim_version(Path(_expanded(self.root_dir)))
+        return self._version
+
+    @property
+    def save_dir(self) -> str:
+        """The folder of all experiments."""
+        return self._save_dir
+
+    @property
+    def sub_dir(self) -> str | None:
+        """The folder in the version's folder, if any."""
+        return self._sub_dir
+
+    @property
+    def root_dir(self) -> str:
+        """The folder of all versions."""
+        return str(Path(self._save_dir) / self._name)
+
+    @property
+    def log_dir(self) -> str:
+        """The folder of this run."""
+        version = self.version
+        folder = f"version_{version}" if isinstance(version, int) else version
+        return _expanded(str(Path(self.root_dir) / folder / (self._sub_dir or "")))
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The `SummaryWriter`, for images, histograms and whatever else it takes."""
+        if self._experiment is None:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self._experiment = SummaryWriter(log_dir=self.log_dir, **self._kwargs)
+        return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Record each metric as a scalar, a mapping as scalars of one chart.
+
+        Raises:
+            ValueError: A value is neither a number, nor a 1-element tensor, nor a
+                mapping of such.
+        """
+        for name, value in metrics.items():
+            key = f"{self._prefix}-{name}" if self._prefix else name
+            if isinstance(value, Mapping):
+                self.experiment.add_scalars(key, value, step)
+                continue
+            try:
+                number = value.item() if isinstance(value, Tensor) else value
+                self.experiment.add_scalar(key, number, step)
+            except Exception as error:
+                raise ValueError(
+                    f"`TensorBoardLogger` cannot record {name!r}={value!r}: a number, a "
+                    "1-element tensor or a mapping of such is needed"
+                ) from error
+
+    @rank_zero_only
+    def log_hyperparams(
+        self,
+        params: Mapping[str, Any] | Namespace | None = None,
+        metrics: Mapping[str, Any] | float | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Record hyperparameters, for TensorBoard and for `hparams.yaml`.
+
+        Args:
+            params: Nested as they like; TensorBoard gets them by path.
+            metrics: What the runs are compared by; a number is named `hp_metric`.
+            step: Where on the axis `metrics` stand.
+        """
+        given = as_dict(params)
+        self.hparams.update(given)
+        if metrics is None:
+            metrics = {"hp_metric": -1} if self._default_hp_metric else {}
+        elif not isinstance(metrics, Mapping):
+            metrics = {"hp_metric": metrics}
+        if not metrics:
+            return
+        from torch.utils.tensorboard.summary import hparams
+
+        self.log_metrics(metrics, step)
+        # `SummaryWriter.add_hparams` would write them to a folder, hence a run, of its own.
+        writer = self.experiment._get_file_writer()
+        for summary in hparams(flattened(given), dict(metrics)):  # type: ignore[no-untyped-call]
+            writer.add_summary(summary, step)
+
+    @rank_zero_only
+    def log_graph(self, model: nn.Module, input_array: Any = None) -> None:
+        """Record the model's graph if the logger was made with `log_graph=True`.
+
+        Args:
+            model: What to trace.
+            input_array: A tensor, or a tuple of positional arguments of `forward`; by
+                default the model's `example_input_array`.
+        """
+        if not self._log_graph:
+            return
+        example = input_array
+        if example is None:
+            example = getattr(model, "example_input_array", None)
+        if not isinstance(example, Tensor | tuple):
+            rank_zero_warn(
+                "`TensorBoardLogger(log_graph=True)` records no graph: the model's "
+                f"`example_input_array` is {type(example).__name__}; set it to a tensor, "
+                "or to a tuple of the positional arguments of `forward`"
+            )
+            return
+        device = next((p.device for p in model.parameters()), None)
+        if device is not None:
+            example = move_data_to_device(example, device)
+        self.experiment.add_graph(model, example)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what is buffered, and the hyperparameters beside it once."""
+        self.experiment.flush()
+        path = Path(self.log_dir) / self.NAME_HPARAMS_FILE
+        if path.exists():
+            return
+        import yaml
+
+        with atomic_write(path) as stream:
+            text = yaml.safe_dump(plain(self.hparams), sort_keys=False)
+            stream.write(text.encode("utf-8"))
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write what is buffered and close the file."""
+        if self._experiment is None:
+            return
+        self.save()
+        self._experiment.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_experiment": None}
+
+
+def _expanded(folder: str) -> str:
+    return os.path.expandvars(str(Path(folder).expanduser()))

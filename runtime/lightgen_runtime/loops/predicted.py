@@ -1,0 +1,75 @@
+"""What a prediction collects: its results, and which samples they belong to."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from copy import copy
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset
+
+
+class Predicted:
+    """Results and sample numbers of one prediction, as far as it has come.
+
+    Attributes:
+        results: For each loader, what `predict_step` returned for each batch.
+        epoch_batch_indices: For each loader, the sample numbers of each batch; nothing
+            for a loader whose samples have no numbers.
+        current_batch_indices: The sample numbers of the running batch.
+
+    Compat: `predictions` and both lists of indices are named as in Lightning's
+    `trainer.predict_loop`.
+    """
+
+    def __init__(self) -> None:
+        self.results: list[list[Any]] = []
+        self.epoch_batch_indices: list[list[list[int]]] = []
+        self.current_batch_indices: list[int] = []
+
+    @property
+    def predictions(self) -> list[Any]:
+        """Results by batch; with several loaders, a list of such lists."""
+        return self.results[0] if len(self.results) == 1 else self.results
+
+
+class _RecordingSampler:
+    """Passes on what a batch sampler yields, and keeps it for whoever gets the batch."""
+
+    def __init__(self, sampler: Iterable[list[int]], seen: deque[list[int]]) -> None:
+        self._sampler = sampler
+        self._seen = seen
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for indices in self._sampler:
+            self._seen.append(list(indices))
+            yield indices
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sampler, name)
+
+
+def with_recorded_indices(loader: Any) -> tuple[Any, deque[list[int]] | None]:
+    """Return a loader of the same batches that tells their sample numbers.
+
+    Args:
+        loader: Any iterable of batches; it stays as it is.
+
+    Returns:
+        The loader, and a queue from which each batch takes its numbers; None if the
+        samples have none or batches may come in another order.
+    """
+    if (
+        not isinstance(loader, DataLoader)
+        or isinstance(loader.dataset, IterableDataset)
+        or loader.batch_sampler is None
+        or not getattr(loader, "in_order", True)
+    ):
+        return loader, None
+    seen: deque[list[int]] = deque()
+    recording = copy(loader)
+    # Around the loader's guard against assigning another sampler, which protects
+    # arguments that were derived from it; none of them changes here.
+    recording.__dict__["batch_sampler"] = _RecordingSampler(loader.batch_sampler, seen)
+    return recording, seen
