@@ -1,13 +1,14 @@
 """The command-line program: its verbs, and the exit code of each error.
 
-0 done, 1 the system refused, 2 usage, 3 conflict, 4 untrusted template, 5 verification
-failed. An error that is not of our family is a defect of ours and keeps its traceback.
+0 done, 1 the system refused, 2 usage, 3 conflict, 4 untrusted template or project, 5
+verification failed. An error that is neither of our family nor the system's is a defect
+of ours and keeps its traceback.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -16,6 +17,7 @@ from lightgen.commands import new, run, templates
 from lightgen.errors import (
     ConflictError,
     LightgenError,
+    UntrustedProjectError,
     UntrustedTemplateError,
     UsageError,
     VerificationError,
@@ -27,6 +29,7 @@ EXIT_CODES: dict[type[LightgenError], int] = {
     UsageError: 2,
     ConflictError: 3,
     UntrustedTemplateError: 4,
+    UntrustedProjectError: 4,
     VerificationError: 5,
 }
 
@@ -74,11 +77,27 @@ for _verb, (_subcommand, _help) in run.VERBS.items():
 
 def main() -> None:
     """Run the program with the process's arguments, and exit."""
+    console.spell_out_what_cannot_be_encoded()
     try:
         app()
     except LightgenError as error:
-        console.fail(str(error))
-        sys.exit(exit_code(error))
+        _exit(error)
+    except OSError as error:
+        _exit(_refused(error))
+
+
+def _exit(error: LightgenError) -> NoReturn:
+    console.fail(str(error))
+    sys.exit(exit_code(error))
+
+
+def _refused(error: OSError) -> WriteError:
+    return WriteError(
+        f"the operating system refused: {error.strerror or error}",
+        where=str(error.filename or ""),
+        accepted="files and folders that you may read and write",
+        todo="look at the permissions and the free space there, then try again",
+    )
 
 
 def exit_code(error: LightgenError) -> int:

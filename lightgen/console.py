@@ -6,11 +6,19 @@ a terminal, so that `--help` and pipes never pay for it.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
+
+
+def spell_out_what_cannot_be_encoded() -> None:
+    """Let both streams write a character that they cannot encode as its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def put(text: str) -> None:

@@ -83,12 +83,16 @@ class UntrustedTemplateError(LightgenError):
     """The template wants to run code of its own."""
 
 
+class UntrustedProjectError(LightgenError):
+    """Another user's project or journal would decide what this user's command does."""
+
+
 class VerificationError(LightgenError):
     """What the template produced is not fit to be written."""
 
 
 class WriteError(LightgenError):
-    """The operating system refused a write; the disk is as it was."""
+    """The operating system refused to read or write; the project is as it was."""
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Annotated
 import typer
 
 from lightgen import __version__, console
-from lightgen.errors import UsageError
-from lightgen.project import git, journal, plan, write
+from lightgen.project import git, journal, plan
 from lightgen.project.names import check_name
+from lightgen.project.paths import shortest, writable_folder
 from lightgen.project.state import (
     STATE_FOLDER,
     ProjectState,
@@ -97,7 +96,7 @@ def new(
     Asks for the template's options on a terminal. Writes all files or none.
     """
     dry_run = dry_run or diff
-    parent = _existing_folder(output_dir)
+    parent = writable_folder(output_dir, where="option --output-dir")
     check_name(name, parent)
     root = parent / name
     if not dry_run:
@@ -112,7 +111,7 @@ def new(
 
     has_git = False
     if not dry_run:
-        _write(project, fresh=fresh)
+        journal.write_files(root, _new_files(project))
         has_git = wants_git and _start_repository(root)
     text = plan.contents_diff(root, project.tree, _shown(project)) if diff else ""
     if as_json:
@@ -122,19 +121,6 @@ def new(
         _show_plan(project, text)
     else:
         _show_result(project, fresh=fresh)
-
-
-def _existing_folder(folder: Path) -> Path:
-    resolved = folder.expanduser().resolve()
-    if resolved.is_dir() and os.access(resolved, os.R_OK | os.W_OK | os.X_OK):
-        return resolved
-    problem = "is not writable" if resolved.is_dir() else "is not an existing folder"
-    raise UsageError(
-        f"`{folder}` {problem}",
-        where="option --output-dir",
-        accepted="an existing folder that you may write to",
-        todo=f"mkdir -p {shlex.quote(str(folder))}, or choose another",
-    )
 
 
 def _prepare(
@@ -159,16 +145,12 @@ def _prepare(
     return _Project(root, state, tree, plan.plan_changes(root, tree))
 
 
-def _write(project: _Project, *, fresh: bool) -> None:
-    if fresh:
-        write.write_folder(project.root, project.tree)
-        return
-    changed = {
+def _new_files(project: _Project) -> FileTree:
+    return {
         change.path: project.tree[change.path]
         for change in project.changes
         if change.action != "keep"
     }
-    journal.replace_files(project.root, changed)
 
 
 def _start_repository(root: Path) -> bool:
@@ -222,8 +204,8 @@ def _show_result(project: _Project, *, fresh: bool) -> None:
         console.put("\nReplaced:")
         for path in replaced:
             console.put(f"  {path}")
-    where = os.path.relpath(project.root)
+    where = shortest(project.root)
     console.put("\nNext:")
-    if where != os.curdir:
+    if where != ".":
         console.put(f"  cd {shlex.quote(where)}")
     console.put("  lightgen train")

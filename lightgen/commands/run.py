@@ -16,12 +16,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from lightgen import console
-from lightgen.errors import ProjectNotFoundError, ProjectStateError, UsageError
+from lightgen.errors import ProjectStateError, UsageError
+from lightgen.project.paths import absolute_path, working_folder
 from lightgen.project.root import find_root
 from lightgen.project.state import STATE_PATH, read_state
 
-# What the program does not take for a path.
-_CHECKPOINT_NAMES = frozenset({"best", "last"})
 _DEFAULT_CONFIG = "config.yaml"
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -37,7 +36,11 @@ Config = Annotated[
 ]
 Checkpoint = Annotated[
     str | None,
-    typer.Option("--ckpt", metavar="best|last|PATH", help="Checkpoint to start from."),
+    typer.Option(
+        "--ckpt",
+        metavar="best|last|N|PATH",
+        help="Checkpoint to start from; N is the number of a run.",
+    ),
 ]
 PrintConfig = Annotated[
     bool,
@@ -85,40 +88,31 @@ def _become(
     print_config: bool,
     as_json: bool,
 ) -> NoReturn:
-    here = _working_folder()
+    here = working_folder()
     root = find_root(here)
     package = _runnable_package(root)
     arguments = [subcommand]
-    for path in _config_paths(root, here, config):
+    for path in _config_paths(root, config):
         arguments += ["--config", path]
     if ckpt is not None:
-        arguments += ["--ckpt_path", _checkpoint(root, here, ckpt)]
+        arguments += ["--ckpt_path", _checkpoint(root, ckpt)]
     if print_config:
         arguments.append("--print_config")
     if as_json:
         arguments.append("--json")
     arguments += overrides
 
-    console.say(_bare_command(root, here, package, arguments), style="dim")
+    search_path = _search_path(root, here)
+    command = _bare_command(root, here, search_path, package, arguments)
+    console.say(command, style="dim")
     sys.stdout.flush()
     sys.stderr.flush()
     os.chdir(root)
     os.execve(
         sys.executable,
         [sys.executable, "-m", package, *arguments],
-        os.environ | {"PYTHONPATH": _search_path(str(root / "src"))},
+        os.environ | {"PYTHONPATH": search_path},
     )
-
-
-def _working_folder() -> Path:
-    try:
-        return Path.cwd()
-    except FileNotFoundError as error:
-        raise ProjectNotFoundError(
-            "the folder you are in no longer exists",
-            accepted="a folder inside a project",
-            todo='cd "$PWD", if it was made again',
-        ) from error
 
 
 def _runnable_package(root: Path) -> str:
@@ -134,10 +128,11 @@ def _runnable_package(root: Path) -> str:
     return package
 
 
-def _config_paths(root: Path, here: Path, given: list[str] | None) -> list[str]:
-    """Resolve configuration files against the user's folder; they must exist."""
-    paths = [here / Path(path).expanduser() for path in given or ()]
-    for path in paths or [root / _DEFAULT_CONFIG]:
+def _config_paths(root: Path, given: list[str] | None) -> list[str]:
+    """Spell configuration files as seen from the project; they must exist."""
+    paths = [absolute_path(path, where="option --config") for path in given or ()]
+    paths = paths or [root / _DEFAULT_CONFIG]
+    for path in paths:
         if not path.is_file():
             raise UsageError(
                 f"there is no configuration file `{path.name}`",
@@ -145,14 +140,19 @@ def _config_paths(root: Path, here: Path, given: list[str] | None) -> list[str]:
                 accepted="a YAML file with settings of trainer, model and data",
                 todo="name one with --config PATH, relative to the folder you are in",
             )
-    return [_relative(root, path) for path in paths] or [_DEFAULT_CONFIG]
+    return [_relative(root, path) for path in paths]
 
 
-def _checkpoint(root: Path, here: Path, given: str) -> str:
-    if given in _CHECKPOINT_NAMES:
+def _checkpoint(root: Path, given: str) -> str:
+    if _is_checkpoint_name(given):
         return given
-    path = _relative(root, here / Path(given).expanduser())
-    return f"./{path}" if path in _CHECKPOINT_NAMES else path
+    path = _relative(root, absolute_path(given, where="option --ckpt"))
+    return f"./{path}" if _is_checkpoint_name(path) else path
+
+
+def _is_checkpoint_name(text: str) -> bool:
+    """Tell what the program takes for a checkpoint's or a run's name, not for a path."""
+    return text in {"best", "last"} or text.isdigit()
 
 
 def _relative(root: Path, path: Path) -> str:
@@ -161,19 +161,29 @@ def _relative(root: Path, path: Path) -> str:
     return str(absolute.relative_to(root) if root in absolute.parents else absolute)
 
 
-def _search_path(source: str) -> str:
+def _search_path(root: Path, here: Path) -> str:
+    """Put the project's `src` before the user's entries, which are relative to `here`.
+
+    `src` itself stays relative to the root: a path with the separator in it, as in
+    `/data/a:b`, could not be spelled.
+    """
     present = os.environ.get("PYTHONPATH")
-    return f"{source}{os.pathsep}{present}" if present else source
+    entries = present.split(os.pathsep) if present else []
+    if here != root:
+        entries = [os.path.join(here, entry) for entry in entries]
+    return os.pathsep.join(["src", *entries])
 
 
-def _bare_command(root: Path, here: Path, package: str, arguments: list[str]) -> str:
+def _bare_command(
+    root: Path, here: Path, search_path: str, package: str, arguments: list[str]
+) -> str:
     """Spell the command as it can be pasted into the shell this one was typed in."""
     found = shutil.which("python")
     is_ours = found is not None and Path(found) == Path(sys.executable)
     python = "python" if is_ours else sys.executable
     change = f"cd {shlex.quote(str(root))} && " if here != root else ""
-    extended = (
-        f'"src{os.pathsep}$PYTHONPATH"' if os.environ.get("PYTHONPATH") else "src"
-    )
+    extended = shlex.quote(search_path)
+    if search_path == f"src{os.pathsep}{os.environ.get('PYTHONPATH')}":
+        extended = f'"src{os.pathsep}$PYTHONPATH"'
     command = shlex.join([python, "-m", package, *arguments])
     return f"{change}PYTHONPATH={extended} {command}"

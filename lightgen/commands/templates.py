@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from lightgen import console
+from lightgen.project.journal import recover, write_files
+from lightgen.project.paths import absolute_path, writable_folder
 from lightgen.project.plan import is_free, occupied
-from lightgen.project.write import write_folder
 from lightgen.rendering.bundled import bundled_config, bundled_files, bundled_names
 from lightgen.rendering.template import Question
 
 Name = Annotated[str, typer.Argument(help="Name of a bundled template.")]
+_TARGET = "argument DIR"
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -64,13 +66,26 @@ def export_template(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Missing or empty folder to fill.")
     ],
+    as_json: AsJson = False,
 ) -> None:
     """Write a template as a folder that `copier copy` understands by itself."""
     files = bundled_files(name)
-    root = folder.expanduser().resolve()
+    root = absolute_path(folder, where=_TARGET).resolve()
+    writable_folder(root.parent, where=_TARGET)
+    recover(root)
     if not is_free(root):
         raise occupied(root)
-    write_folder(root, files)
+    write_files(root, files)
+    if as_json:
+        console.put_json(
+            {
+                "command": "templates export",
+                "name": name,
+                "root": str(root),
+                "files": sorted(files),
+            }
+        )
+        return
     console.put(f"Exported {name} to {folder}: {len(files)} files.")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from lightgen.errors import UsageError
@@ -54,18 +56,37 @@ def _inside_work_tree(folder: Path) -> bool:
     return done.returncode == 0 and done.stdout.strip() == "true"
 
 
-def _git(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    # Inside a git hook these would point git at another repository.
-    environment = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}
+@contextlib.contextmanager
+def without_git_variables() -> Iterator[None]:
+    """Hide the variables that would point git at another repository.
+
+    git sets them for its hooks, and they outweigh the folder that git runs in.
+    """
+    hidden = {
+        name: os.environ.pop(name)
+        for name in _repository_variables()
+        if name in os.environ
     }
-    return subprocess.run(
-        ["git", *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _repository_variables() -> tuple[str, ...]:
+    command = ["git", "rev-parse", "--local-env-vars"]
+    try:
+        # Wherever this process stands may be gone.
+        done = subprocess.run(
+            command, cwd=os.path.abspath(os.sep), capture_output=True, text=True
+        )
+    except OSError:
+        return ()
+    return tuple(done.stdout.split()) if done.returncode == 0 else ()
+
+
+def _git(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    with without_git_variables():
+        return subprocess.run(
+            ["git", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+        )

@@ -13,19 +13,43 @@ final.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lightgen import console
-from lightgen.errors import ProjectStateError, WriteError
+from lightgen.errors import ProjectStateError, UntrustedProjectError, WriteError
 from lightgen.project.tree import FileTree, sha256
-from lightgen.project.write import fill_folder, locked, refused, sync_file, sync_folder
+from lightgen.project.write import (
+    fill_folder,
+    locked,
+    refused,
+    sync_file,
+    sync_folder,
+    write_folder,
+)
 
 JOURNAL_FOLDER = ".lightgen-journal"
 _UNDO = "undo.json"
 _OLD_SUFFIX = ".before-lightgen"
+
+
+def write_files(root: Path, tree: FileTree) -> None:
+    """Write all files of `tree` below `root`, a folder or missing, or none.
+
+    Raises:
+        WriteError: If the operating system refuses; every file is as it was.
+        ConflictError: If another process is writing to `root`.
+    """
+    # A rename onto a folder that is there, even an empty one, would take it from under
+    # whoever stands in it.
+    if root.exists():
+        replace_files(root, tree)
+    else:
+        write_folder(root, tree)
 
 
 def replace_files(root: Path, tree: FileTree) -> None:
@@ -63,16 +87,32 @@ def recover(root: Path) -> None:
     Raises:
         ConflictError: If that write is still running.
         ProjectStateError: If the journal is damaged.
+        UntrustedProjectError: If somebody else made it.
         WriteError: If the operating system refuses.
     """
     journal = root / JOURNAL_FOLDER
-    if not journal.is_dir():
+    if not os.path.lexists(journal):
         return
+    _check_journal(journal)
     with locked(journal):
         begun = (journal / _UNDO).exists()
         _undo(root, journal)
     if begun:
         console.say(f"note: undid an interrupted write to {root}")
+
+
+def _check_journal(journal: Path) -> None:
+    """Refuse a journal that would have this user move files for somebody else."""
+    found = journal.lstat()
+    foreign = os.name == "posix" and found.st_uid != os.getuid()
+    if foreign or not stat.S_ISDIR(found.st_mode):
+        fault = "belongs to another user" if foreign else "is not a plain folder"
+        raise UntrustedProjectError(
+            f"the journal of an interrupted write {fault}",
+            where=str(journal),
+            accepted="a folder that lightgen made for you",
+            todo="look at it and remove it, or work in another folder",
+        )
 
 
 def _prepare(root: Path, journal: Path, tree: FileTree) -> None:
@@ -87,6 +127,7 @@ def _prepare(root: Path, journal: Path, tree: FileTree) -> None:
             backup.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(current, backup, follow_symlinks=False)
             if not backup.is_symlink():
+                shutil.copymode(current, journal / "new" / path)
                 sync_file(backup)
         changes.append(
             {"path": path, "new": sha256(file.content), "replaces": replaces}
@@ -117,13 +158,14 @@ def _undo(root: Path, journal: Path) -> None:
     May be interrupted and called again: a restored file no longer has its new content.
     """
     try:
-        undo = _read_undo(journal)
+        undo = _read_undo(root, journal)
         for change in reversed(undo["changes"]):
             _undo_change(root, journal, change)
         for folder in undo["folders"]:
             path = root / folder
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
+            if path.is_symlink() or not path.is_dir() or any(path.iterdir()):
+                continue
+            path.rmdir()
         (journal / _UNDO).unlink(missing_ok=True)
     except OSError as error:
         raise WriteError(
@@ -149,7 +191,7 @@ def _undo_change(root: Path, journal: Path, change: dict[str, Any]) -> None:
         path.unlink()
 
 
-def _read_undo(journal: Path) -> dict[str, Any]:
+def _read_undo(root: Path, journal: Path) -> dict[str, Any]:
     """Read the undo list; an absent one means that nothing was changed yet."""
     path = journal / _UNDO
     if not path.exists():
@@ -160,6 +202,9 @@ def _read_undo(journal: Path) -> dict[str, Any]:
         for name in map(PurePosixPath, names):
             if name.is_absolute() or ".." in name.parts:
                 raise ValueError(f"`{name}` leaves the project")
+            for place in (root / name, journal / "old" / name):
+                if _is_behind_a_link(root, place):
+                    raise ValueError(f"a link leads `{name}` out of the project")
     except (ValueError, KeyError, TypeError) as error:
         raise ProjectStateError(
             f"the journal of an interrupted write cannot be read: {error}",
@@ -168,6 +213,11 @@ def _read_undo(journal: Path) -> dict[str, Any]:
             todo=f"compare `{JOURNAL_FOLDER}/old` with the project, then delete it",
         ) from error
     return undo
+
+
+def _is_behind_a_link(root: Path, path: Path) -> bool:
+    folders = path.relative_to(root).parents
+    return any((root / folder).is_symlink() for folder in list(folders)[:-1])
 
 
 def _content_hash(path: Path) -> str | None:

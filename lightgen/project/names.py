@@ -57,7 +57,7 @@ def suggest_name(name: str, parent: Path) -> str:
     base = re.sub(r"[^A-Za-z0-9]+", "_", "".join(last)).strip("_")[:80].rstrip("_")
     if not base:
         base = "mymodel"
-    elif not base[0].isalpha():
+    elif not base[0].isalpha() or base.lower().startswith("test_"):
         base = f"model_{base}"
     candidate, number = base, 1
     while _fault(candidate, parent) is not None:
@@ -79,6 +79,8 @@ def _fault(name: str, parent: Path) -> str | None:
         return "Windows keeps it for a device"
     if lowered in _OWN_FOLDERS:
         return "every project has a folder of that name inside"
+    if lowered == "conftest" or re.fullmatch(r"test_.*|.*_test", lowered):
+        return "pytest would take it for one of its own files"
     if lowered in sys.stdlib_module_names:
         return "it would shadow a module of Python's standard library"
     if taken := _taken_by(name, parent / name):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -23,20 +24,20 @@ _NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
 
 
 def write_folder(root: Path, tree: FileTree) -> None:
-    """Create `root`, missing or empty until now, with all files of `tree`.
+    """Create `root`, missing until now, with all files of `tree`.
 
     Raises:
         WriteError: If the operating system refuses; nothing is left behind.
-        ConflictError: If files appeared at `root` meanwhile.
+        ConflictError: If something appeared at `root` meanwhile.
     """
-    staging = root.parent / f"{_staging_prefix(root)}{secrets.token_hex(4)}"
+    staging = root.parent / f".{root.name}.lightgen-{secrets.token_hex(4)}"
     try:
         sweep_leftovers(root)
         staging.mkdir()
         with locked(staging):
             fill_folder(staging, tree)
-            if root.exists():
-                shutil.copymode(root, staging)
+            if os.path.lexists(root):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), root)
             staging.rename(root)
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
@@ -47,28 +48,36 @@ def write_folder(root: Path, tree: FileTree) -> None:
 
 
 def sweep_leftovers(root: Path) -> None:
-    """Remove what killed writes to `root` left beside it."""
-    prefix = _staging_prefix(root)
+    """Remove what killed writes to `root` left beside it, as far as that is ours."""
+    if sys.platform == "win32":  # pragma: no cover - no lock tells killed from running
+        return
+    ours = re.compile(rf"\.{re.escape(root.name)}\.lightgen-[0-9a-f]{{8}}")
     for path in root.parent.iterdir():
-        if path.name.startswith(prefix):
-            with contextlib.suppress(ConflictError, FileNotFoundError), locked(path):
+        if ours.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(ConflictError, OSError), locked(path):
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def fill_folder(folder: Path, tree: FileTree) -> None:
     """Write all files of `tree` below `folder` and sync each to the disk."""
+    put_files(folder, tree)
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            sync_file(path)
+
+
+def put_files(folder: Path, tree: FileTree) -> None:
+    """Write all files of `tree` below `folder`, and leave the rest to the system."""
     for relative, file in tree.items():
         path = folder / relative
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.content)
-        sync_file(path)
         if file.executable:
             mode = path.stat().st_mode
             # Executable for whoever may read it, as git does on checkout.
             path.chmod(mode | (mode & 0o444) >> 2)
-    for path in [*folder.rglob("*"), folder]:
-        if path.is_dir():
-            sync_folder(path)
 
 
 def sync_file(path: Path) -> None:
@@ -101,16 +110,21 @@ def locked(folder: Path) -> Iterator[None]:
         return
     import fcntl
 
+    busy = ConflictError(
+        "another lightgen is writing here",
+        where=str(folder),
+        todo="wait for it to end, then try again",
+    )
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConflictError(
-                "another lightgen is writing here",
-                where=str(folder),
-                todo="wait for it to end, then try again",
-            ) from error
+            present = os.stat(folder, follow_symlinks=False)
+        except (BlockingIOError, FileNotFoundError) as error:
+            raise busy from error
+        # Between the two calls it may have been removed, or made again by another.
+        if not os.path.samestat(os.fstat(descriptor), present):
+            raise busy
         yield
     finally:
         os.close(descriptor)
@@ -128,9 +142,5 @@ def refused(error: OSError, root: Path) -> WriteError | ConflictError:
         f"the project could not be written: {error.strerror or error}",
         where=str(error.filename or root),
         accepted="a writable folder with room for a few hundred kilobytes",
-        todo="make room or choose another --output-dir; the disk is as it was",
+        todo="make room or choose another folder; the disk is as it was",
     )
-
-
-def _staging_prefix(root: Path) -> str:
-    return f".{root.name}.lightgen-"

@@ -230,13 +230,39 @@ class CountSyncs(TorchDispatchMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         name = function.name()
-        reads = ("aten::_local_scalar_dense", "aten::_to_copy", "aten::equal")
+        reads = (
+            "aten::_local_scalar_dense",
+            "aten::_to_copy",
+            "aten::equal",
+            "aten::nonzero",
+        )
         if self.counting and name in reads:
             self.syncs[name] += 1
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("flags", [{}, DEFAULTS], ids=["bare", "defaults"])
+GUARDED: dict[str, Any] = {**DEFAULTS, "callbacks": [FiniteLoss(every_n_steps=10_000)]}
+
+
+def test_report_without_a_logger_reads_nothing(tmp_path: Path) -> None:
+    mode = CountSyncs()
+    batches = Batches(
+        lambda: setattr(mode, "counting", True),
+        lambda: setattr(mode, "counting", False),
+    )
+    with mode:
+        train(Net(3), batches, tmp_path, log_every_n_steps=10)
+    assert not mode.syncs
+
+
+def test_closure_step_makes_at_most_16_calls(tmp_path: Path) -> None:
+    calls = count_calls(Stepped(), tmp_path)
+    assert 0 < per_step(calls) <= 16, calls
+
+
+@pytest.mark.parametrize(
+    "flags", [{}, DEFAULTS, GUARDED], ids=["bare", "defaults", "finite loss"]
+)
 def test_step_off_cadence_never_waits_for_the_device(
     flags: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -257,6 +283,6 @@ def test_step_due_to_report_reads_each_metric_once(tmp_path: Path) -> None:
         lambda: setattr(mode, "counting", False),
     )
     with mode:
-        train(Net(3), batches, tmp_path, log_every_n_steps=10)
+        train(Net(3), batches, tmp_path, log_every_n_steps=10, logger=True)
     reports = (LAST - FIRST) // 10
     assert mode.syncs == {"aten::_local_scalar_dense": 3 * reports}

@@ -7,6 +7,7 @@ goes when either changes.
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -329,7 +330,7 @@ def with_path(namespace: str) -> type[Any]:
 def test_hyperparameters_that_are_not_plain(tmp_path: Path) -> None:
     theirs, ours = with_path(REFERENCE), with_path(OURS)
     path = saved(REFERENCE, tmp_path / "theirs.ckpt", theirs())
-    with pytest.raises(Exception, match="[Ww]eights.only"):
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
         theirs.load_from_checkpoint(path)
     path = saved(OURS, tmp_path / "ours.ckpt", ours())
     assert ours.load_from_checkpoint(path).hparams.folder == "x"
@@ -424,11 +425,21 @@ def test_abbreviated_options(capsys: pytest.CaptureFixture[str]) -> None:
 # ---- the page itself ----
 
 
-def test_every_row_of_the_page_has_a_test_and_every_test_a_row() -> None:
+def test_page_names_one_test_in_each_row_and_every_test() -> None:
     rows = [line for line in COMPAT.read_text().splitlines() if line.startswith("| ")]
     named = [re.findall(r"`(test_\w+)`", row) for row in rows[1:]]
-    assert all(len(names) == 1 for names in named), "each row names its one test"
+    assert all(len(names) == 1 for names in named)
     here = {name for name in globals() if name.startswith("test_")}
     assert {name for (name,) in named} == here - {
-        "test_every_row_of_the_page_has_a_test_and_every_test_a_row"
+        "test_page_names_one_test_in_each_row_and_every_test",
+        "test_page_lists_the_trainer_arguments_that_are_missing",
     }
+
+
+def test_page_lists_the_trainer_arguments_that_are_missing() -> None:
+    theirs, ours = (
+        set(inspect.signature(importlib.import_module(namespace).Trainer).parameters)
+        for namespace in (REFERENCE, OURS)
+    )
+    (listed,) = re.findall(r"`Trainer` arguments ([^-]*)", COMPAT.read_text())
+    assert set(re.findall(r"`(\w+)`", listed)) == theirs - ours

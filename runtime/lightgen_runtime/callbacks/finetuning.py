@@ -253,7 +253,8 @@ class BackboneFinetuning(BaseFinetuning):
         backbone_initial_lr: Its first learning rate, instead of a share.
         should_align: Never let it be higher than the head's.
         initial_denom_lr: Accepted for compatibility; the two before it decide.
-        train_bn: Train the backbone's batch norms from the start.
+        train_bn: Whether the backbone's batch norms enter the group that is unfrozen,
+            if the optimizer does not train them from the start.
         verbose: Tell both learning rates at each epoch.
         rounding: Digits to tell them with.
 
@@ -298,8 +299,8 @@ class BackboneFinetuning(BaseFinetuning):
         super().load_state_dict(state_dict)
 
     def freeze_before_training(self, pl_module: LightningModule) -> None:
-        """Freeze the backbone."""
-        self.freeze(self._backbone(pl_module), train_bn=self.train_bn)
+        """Freeze the backbone, except for its batch norms."""
+        self.freeze(self._backbone(pl_module))
 
     def finetune_function(
         self, pl_module: LightningModule, epoch: int, optimizer: Optimizer

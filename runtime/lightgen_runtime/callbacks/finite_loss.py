@@ -25,8 +25,9 @@ class FiniteLoss(Callback):
     """Stop with an error as soon as the training loss is seen to be NaN or infinite.
 
     Losses are collected without waiting for the device and checked together: every so
-    many batches, before validation, at the end of an epoch and before a checkpoint is
-    written. The error names the first batch whose loss was not finite.
+    many batches, before validation, at the end of an epoch and before a checkpoint
+    callback writes, also after an exception. The error names the first batch whose loss
+    was not finite.
 
     Args:
         every_n_steps: Batches between two checks; `None` takes the trainer's
@@ -51,7 +52,6 @@ class FiniteLoss(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Settle how often to check."""
-        self._losses = []
         if self.every_n_steps is None:
             self._limit = trainer.log_every_n_steps or DEFAULT_EVERY_N_STEPS
 
@@ -68,29 +68,42 @@ class FiniteLoss(Callback):
             step = trainer.progress.global_step  # not the property: this is every batch
             self._losses.append((batch_idx, step, outputs["loss"]))
             if len(self._losses) >= self._limit:
-                self._check(trainer)
+                self.check(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check before time is spent on validating a broken model."""
-        self._check(trainer)
+        self.check(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check before checkpoint callbacks judge the epoch."""
-        self._check(trainer)
+        self.check(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Check before the file is written."""
-        self._check(trainer)
+        self.check(trainer)
 
-    def _check(self, trainer: Trainer) -> None:
-        losses, self._losses = self._losses, []
+    def teardown(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str
+    ) -> None:
+        """Forget the run, and with it a loss that ended it."""
+        self._losses = []
+
+    def check(self, trainer: Trainer) -> None:
+        """Look at the losses since the last check.
+
+        Raises:
+            NonFiniteLossError: One is not finite; every later check of this run says so
+                again, because the weights are broken from then on.
+        """
+        losses = self._losses
         if not losses:
             return
         values = torch.stack([loss.detach().reshape(()).float() for *_, loss in losses])
         bad = (~torch.isfinite(values)).nonzero().flatten().tolist()  # the host sync
         if not bad:
+            self._losses = []
             return
         batch_idx, step, loss = losses[bad[0]]
         raise NonFiniteLossError(

@@ -20,6 +20,7 @@ from lightgen_runtime.callbacks.checkpoint_names import (
     fill_template,
     link_file,
 )
+from lightgen_runtime.callbacks.finite_loss import FiniteLoss
 from lightgen_runtime.callbacks.monitored import (
     epoch_end_has_metrics,
     missing_metric_message,
@@ -115,7 +116,7 @@ class ModelCheckpoint(Checkpoint):
         self.current_score: Tensor | None = None
         self.best_k_models: dict[str, Tensor] = {}
         self.kth_best_model_path = ""
-        self.kth_value = torch.tensor(torch.inf if mode == "min" else -torch.inf)
+        self.kth_value = self._no_score()
         self.best_model_score: Tensor | None = None
         self.best_model_path = ""
         self.last_model_path = ""
@@ -386,9 +387,9 @@ class ModelCheckpoint(Checkpoint):
             )
 
     def _save_unranked(self, trainer: Trainer, metrics: dict[str, Tensor]) -> None:
-        path = self._free_path(trainer, metrics, self.best_model_path)
-        former, self.best_model_path = self.best_model_path, path
-        self._write(trainer, path)
+        former = self.best_model_path
+        path = self._free_path(trainer, metrics, former)
+        self._write(trainer, path, best_model_path=path)
         if self.save_top_k == 1:
             self._remove(trainer, former, path)
 
@@ -398,61 +399,83 @@ class ModelCheckpoint(Checkpoint):
         """Tell whether a score of `current` belongs among the files to keep."""
         if current is None:
             return False
-        if self.save_top_k == -1 or len(self.best_k_models) < self.save_top_k:
+        if self.save_top_k == -1:
             return True
-        worst = self.best_k_models[self.kth_best_model_path]
-        return bool(current < worst if self.mode == "min" else current > worst)
+        # A resumed run may have kept more files than are to be kept from now on.
+        is_better = torch.lt if self.mode == "min" else torch.gt
+        not_beaten = sum(
+            not is_better(current, score) for score in self.best_k_models.values()
+        )
+        return not_beaten < self.save_top_k
 
     def _save_ranked(
         self, trainer: Trainer, metrics: dict[str, Tensor], score: Tensor
     ) -> None:
-        displaced = ""
-        if len(self.best_k_models) == self.save_top_k:
-            displaced = self.kth_best_model_path
-            del self.best_k_models[displaced]
-        path = self._free_path(trainer, metrics, displaced)
+        kept = dict(self.best_k_models)
+        displaced: list[str] = []
+        while self.save_top_k != -1 and len(kept) >= self.save_top_k:
+            displaced.append(self._best_and_worst(kept)[1])
+            del kept[displaced[-1]]
+        path = self._free_path(trainer, metrics, displaced[0] if displaced else "")
         if torch.isnan(score):
-            score = torch.full_like(
-                score, torch.inf if self.mode == "min" else -torch.inf
-            )
-        self.current_score = score
-        self.best_k_models[path] = score
-
-        best, worst = (min, max) if self.mode == "min" else (max, min)
-        if len(self.best_k_models) == self.save_top_k or self.save_top_k == -1:
-            self.kth_best_model_path = worst(
-                self.best_k_models, key=lambda name: float(self.best_k_models[name])
-            )
-            self.kth_value = self.best_k_models[self.kth_best_model_path]
-        self.best_model_path = best(
-            self.best_k_models, key=lambda name: float(self.best_k_models[name])
+            score = self._no_score().to(score.dtype)
+        kept[path] = score
+        best, worst = self._best_and_worst(kept)
+        is_full = self.save_top_k in (-1, len(kept))
+        self._write(
+            trainer,
+            path,
+            current_score=score,
+            best_k_models=kept,
+            best_model_path=best,
+            best_model_score=kept[best],
+            kth_best_model_path=worst if is_full else "",
+            kth_value=kept[worst] if is_full else self._no_score(),
         )
-        self.best_model_score = self.best_k_models[self.best_model_path]
-
-        self._write(trainer, path)
         if self.verbose:
             rank_zero_info(
                 f"Step {trainer.global_step}: `{self.monitor}` = {float(score):.5f} "
                 f"saved as `{path}`"
             )
-        self._remove(trainer, displaced, path)
+        for former in displaced:
+            self._remove(trainer, former, path)
+
+    def _best_and_worst(self, scores: Mapping[str, Tensor]) -> tuple[str, str]:
+        """Return the files of the best and the worst score; of equals the oldest."""
+        values = {path: float(score) for path, score in scores.items()}
+        smallest = min(values, key=values.__getitem__)
+        largest = max(values, key=values.__getitem__)
+        return (smallest, largest) if self.mode == "min" else (largest, smallest)
+
+    def _no_score(self) -> Tensor:
+        """Return what every score is better than."""
+        return torch.tensor(torch.inf if self.mode == "min" else -torch.inf)
 
     def _save_newest(self, trainer: Trainer, metrics: dict[str, Tensor]) -> None:
         if not self.save_last:
             return
-        path = self._free_path(
-            trainer, metrics, self.last_model_path, self.CHECKPOINT_NAME_LAST
-        )
-        former, self.last_model_path = self.last_model_path, path
+        former = self.last_model_path
+        path = self._free_path(trainer, metrics, former, self.CHECKPOINT_NAME_LAST)
         if self.save_last == "link" and self._last_path_saved and self.save_top_k != 0:
             if trainer.is_global_zero:
                 link_file(Path(self._last_path_saved), Path(path))
+            self.last_model_path = path
         else:
-            self._write(trainer, path)
+            self._write(trainer, path, last_model_path=path)
         self._remove(trainer, former, path)
 
-    def _write(self, trainer: Trainer, path: str) -> None:
-        trainer.save_checkpoint(path, self.save_weights_only)
+    def _write(self, trainer: Trainer, path: str, **state: Any) -> None:
+        """Write a file that holds `state` as ours; without the file it is not ours."""
+        for callback in trainer.callbacks:
+            if isinstance(callback, FiniteLoss):
+                callback.check(trainer)  # a file of weights alone asks no callback
+        former = {name: getattr(self, name) for name in state}
+        vars(self).update(state)
+        try:
+            trainer.save_checkpoint(path, self.save_weights_only)
+        except BaseException:
+            vars(self).update(former)
+            raise
         self._last_global_step_saved = trainer.global_step
         self._last_path_saved = path
         if trainer.is_global_zero:
@@ -461,12 +484,11 @@ class ModelCheckpoint(Checkpoint):
 
     def _remove(self, trainer: Trainer, path: str, replacement: str) -> None:
         """Remove a file that lost its place, if it is one of this run's own."""
-        if (
-            path
-            and path != replacement
-            and path != str(trainer.ckpt_path)
-            and Path(self.dirpath or "").resolve() in Path(path).resolve().parents
-        ):
+        if not path or path == replacement:
+            return
+        file, source = Path(path).resolve(), trainer.ckpt_path
+        is_source = source is not None and Path(source).resolve() == file
+        if not is_source and Path(self.dirpath or "").resolve() in file.parents:
             trainer.strategy.remove_checkpoint(path)
 
     # Names.

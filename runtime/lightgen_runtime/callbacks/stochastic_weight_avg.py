@@ -60,7 +60,7 @@ class StochasticWeightAveraging(Callback):
         annealing_epochs: int = 10,
         annealing_strategy: str = "cos",
         avg_fn: AveragingFunction | None = None,
-        device: torch.device | str | None = torch.device("cpu"),
+        device: torch.device | str | None = "cpu",
     ) -> None:
         _check(swa_lrs, swa_epoch_start, annealing_epochs, annealing_strategy)
         if avg_fn is not None and not callable(avg_fn):
@@ -204,7 +204,7 @@ class StochasticWeightAveraging(Callback):
         cosine = self._annealing_strategy == "cos"
         self._swa_scheduler = SWALR(
             optimizer,
-            swa_lr=rates,
+            swa_lr=rates,  # type: ignore[arg-type] # it takes a list too
             anneal_epochs=self._annealing_epochs,
             anneal_strategy="cos" if cosine else "linear",
             last_epoch=self._max_epochs if cosine else -1,
@@ -262,10 +262,10 @@ class StochasticWeightAveraging(Callback):
         first = int(n_averaged) == 0
         pairs = zip(average_model.parameters(), model.parameters(), strict=True)
         for average, current in pairs:
-            average, new = average.detach(), current.detach().to(average.device)
+            old, new = average.detach(), current.detach().to(average.device)
             if not first:
-                new = avg_fn(average, new, n_averaged.to(average.device))
-            average.copy_(new)
+                new = avg_fn(old, new, n_averaged.to(old.device))
+            old.copy_(new)
         n_averaged += 1
 
     @staticmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -192,10 +193,8 @@ def _seconds(duration: Any) -> float | None:
                 days=days, hours=hours, minutes=minutes, seconds=seconds
             )
     if isinstance(duration, Mapping):
-        try:
+        with suppress(TypeError):  # the message below says what is accepted
             duration = timedelta(**duration)
-        except TypeError:
-            pass  # the message below says what is accepted
     if not isinstance(duration, timedelta):
         raise MisconfigurationException(
             f'`Timer(duration={duration!r})`: accepted are "DD:HH:MM:SS", such as '

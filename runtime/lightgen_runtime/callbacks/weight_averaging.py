@@ -215,7 +215,8 @@ class EMAWeightAveraging(WeightAveraging):
         update_starting_at_epoch: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(device, use_buffers, avg_fn=get_ema_avg_fn(decay), **kwargs)
+        average = get_ema_avg_fn(decay)  # type: ignore[no-untyped-call]
+        super().__init__(device, use_buffers, avg_fn=average, **kwargs)
         self.update_every_n_steps = update_every_n_steps
         self.update_starting_at_step = update_starting_at_step
         self.update_starting_at_epoch = update_starting_at_epoch

@@ -57,7 +57,8 @@ class ProjectCLI(LightningCLI):
 
     `fit` writes `runs/<n>/` with the resolved config, metrics, checkpoints and a
     summary. `validate`, `test` and `predict` use the best checkpoint of the newest run
-    unless `--ckpt_path` names another, and keep their results in that run's folder.
+    unless `--ckpt_path` names another, and keep their results in the folder of the run
+    that wrote it; for a file from elsewhere, in a new folder `runs/<n>/`.
     `fast_dev_run` leaves no folder.
 
     Results go to stdout, ending with one JSON object where `--json` is given; anything
@@ -76,7 +77,7 @@ class ProjectCLI(LightningCLI):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("save_config_callback", None)
-        self._run: Run | None = None  # claimed by this fit
+        self._run: Run | None = None  # claimed by this command
         self._results: Path | None = None  # the folder that results go to
         self._predictions: Path | None = None
         self._last_checkpoint: str | None = None
@@ -85,7 +86,8 @@ class ProjectCLI(LightningCLI):
             super().__init__(*args, **kwargs)
         except LightgenRuntimeError as error:
             _say(f"error: {error}")
-            self._say_what_is_kept(resumable=False)
+            if not isinstance(error, NonFiniteLossError):  # which says so itself
+                self._say_what_is_kept(resumable=False)
             sys.exit(USAGE if _is_bad_input(error) else FAILED)
         except KeyboardInterrupt:
             # The terminal has echoed ^C in the middle of a line.
@@ -133,9 +135,9 @@ class ProjectCLI(LightningCLI):
     def _chosen_checkpoint(self, given: str) -> str:
         path = find_checkpoint(given)
         _say(f"{self.subcommand} from {shown_path(path)}")
-        if self.subcommand != "fit" and not self._is_dev_run():
-            run = run_of(path)
-            self._results = run.folder if run else path.parent
+        run = run_of(path)
+        if run is not None and self.subcommand != "fit" and not self._is_dev_run():
+            self._results = run.folder
         return str(path)
 
     def _checkpoint_hparams(self, path: Path) -> dict[str, Any]:
@@ -159,21 +161,21 @@ class ProjectCLI(LightningCLI):
     # --- the run folder
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer; a fit claims its run folder with it.
+        """Build the trainer; claim a run folder with it, unless the results have one.
 
         Nothing before this writes to the disk, so whatever is wrong with the config,
         the model or the datamodule leaves no trace.
         """
-        logger = kwargs.get("logger", self._get(self.config_init, "trainer")["logger"])
-        wants_default = logger is None or logger is True
         if self.subcommand is None or self._is_dev_run():
             return super().instantiate_trainer(**kwargs)
-        if self.subcommand != "fit":
-            if wants_default:
-                kwargs["logger"] = False  # the results are kept as one JSON file
+        logger = kwargs.get("logger", self._get(self.config_init, "trainer")["logger"])
+        wants_default = logger is None or logger is True
+        if wants_default and self.subcommand != "fit":
+            kwargs["logger"] = False  # the results are kept as one JSON file
+        if self._results is not None:
             return super().instantiate_trainer(**kwargs)
         run = claim_run()
-        if wants_default:
+        if wants_default and self.subcommand == "fit":
             number = str(run.number)
             kwargs["logger"] = CSVLogger(save_dir=str(RUNS), name="", version=number)
         if self._get(self.config_init, "trainer")["default_root_dir"] is None:
@@ -182,7 +184,7 @@ class ProjectCLI(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
             self._save_config(run.folder / CONFIG)
         except BaseException:
-            run.discard_unless_trained()
+            run.discard_start()
             raise
         self._run = run
         self._results = run.folder
@@ -227,19 +229,20 @@ class ProjectCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except BaseException as error:
-            if _is_bad_input(error) and self._run is not None:
-                self._forget_run_unless_trained(self._run)
+            has_trained = self.trainer.global_step > 0
+            if _is_bad_input(error) and self._run is not None and not has_trained:
+                self._forget_start(self._run)
             interrupted = isinstance(error, KeyboardInterrupt)
             status: Status = "interrupted" if interrupted else "failed"
             self._conclude(status, time.monotonic() - start_s)
             raise
         self._conclude("completed", time.monotonic() - start_s)
 
-    def _forget_run_unless_trained(self, run: Run) -> None:
-        """Leave the disk as it was if bad input was found before the first batch."""
-        run.discard_unless_trained()
+    def _forget_start(self, run: Run) -> None:
+        """Leave the disk as it was before bad input stopped the run at its start."""
+        run.discard_start()
         if not run.folder.exists():
-            _say(f"removed {run.folder.as_posix()}: nothing had been trained")
+            _say(f"removed {run.folder.as_posix()}: nothing had been written to it")
             self._run = None
             self._results = None
 
@@ -247,12 +250,15 @@ class ProjectCLI(LightningCLI):
         """Keep and print the result, whatever it is."""
         summary = self._summary(status, seconds)
         self._last_checkpoint = summary.last_checkpoint
-        if self._results is not None:
-            if self.subcommand == "fit":
-                write_json(self._results / SUMMARY, summary.as_json())
-            elif status == "completed":
-                name = f"{self.subcommand}.json"
-                write_json(self._results / name, summary.as_json())
+        if self._run is not None:
+            write_json(self._run.folder / SUMMARY, summary.as_json())
+        if (
+            self._results is not None
+            and self.subcommand != "fit"
+            and status == "completed"
+        ):
+            name = f"{self.subcommand}.json"
+            write_json(self._results / name, summary.as_json())
         if status == "completed":
             sys.stdout.write(f"{result_table(summary)}\n")
         if self._own_config()["json"]:
@@ -262,10 +268,9 @@ class ProjectCLI(LightningCLI):
         best, last = None, None
         if self.subcommand == "fit":
             best, last = checkpoint_paths(self.trainer)
-        run = self._results if self._run or self._in_run() else None
         return Summary(
             command=str(self.subcommand),
-            run=shown_path(run),
+            run=shown_path(self._results),
             status=status,
             metrics=metric_values(self.trainer),
             ckpt_path=shown_path(self._own_config().get("ckpt_path")),
@@ -277,12 +282,9 @@ class ProjectCLI(LightningCLI):
             steps=self.trainer.global_step,
         )
 
-    def _in_run(self) -> bool:
-        return self._results is not None and self._results.parent == RUNS
-
     def _say_what_is_kept(self, *, resumable: bool) -> None:
         """After a fit that did not reach its end: what is left and how to go on."""
-        if self._run is None:
+        if self._run is None or self.subcommand != "fit":
             return
         if self._last_checkpoint is None:
             _say("No checkpoint had been written yet.")

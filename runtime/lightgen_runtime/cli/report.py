@@ -27,8 +27,10 @@ class Summary:
         status: How it ended.
         metrics: The last value of each logged metric.
         ckpt_path: The checkpoint it started from.
-        best_checkpoint: The best that this fit wrote.
-        last_checkpoint: The newest that this fit wrote.
+        best_checkpoint: The best that this fit wrote; until it has written one, the best
+            of the fit that it resumes.
+        last_checkpoint: The newest that this fit wrote; until it has written one, the
+            one that it resumes from.
         predictions: The file that predict wrote.
         seconds: Duration.
         epochs: Epochs completed by the model so far.
@@ -68,17 +70,21 @@ def metric_values(trainer: Trainer) -> dict[str, float]:
 
 
 def checkpoint_paths(trainer: Trainer) -> tuple[str | None, str | None]:
-    """Return the best and the newest checkpoint that the trainer's callbacks wrote."""
-    best: str | None = None
-    written: list[Path] = []
+    """Return the best and the newest checkpoint of a fit, among those that are files."""
+    best: list[Path] = []
+    known = _files(trainer.ckpt_path)
     for callback in trainer.checkpoint_callbacks:
-        best_path = getattr(callback, "best_model_path", "")
-        last_path = getattr(callback, "last_model_path", "")
-        best = best or shown_path(best_path)
-        names = [last_path, best_path, *getattr(callback, "best_k_models", {})]
-        written += [Path(name) for name in names if name and Path(name).is_file()]
-    newest = max(written, key=lambda path: path.stat().st_mtime_ns, default=None)
-    return best, shown_path(newest)
+        best += _files(getattr(callback, "best_model_path", ""))
+        names = getattr(callback, "best_k_models", {})
+        known += _files(getattr(callback, "last_model_path", ""), *names)
+    newest = max(
+        [*known, *best], key=lambda path: path.stat().st_mtime_ns, default=None
+    )
+    return shown_path(best[0] if best else None), shown_path(newest)
+
+
+def _files(*names: str | None) -> list[Path]:
+    return [Path(name) for name in names if name and Path(name).is_file()]
 
 
 def shown_path(path: str | Path | None) -> str | None:

@@ -1,6 +1,7 @@
-"""The folder `runs/`: one numbered folder a training run, and finding checkpoints in it.
+"""The folder `runs/`: one numbered folder a run, and finding checkpoints in it.
 
 A run's folder holds its config, metrics, checkpoints and, at its end, `summary.json`.
+A run is a fit, or the evaluation of a checkpoint that is of no run.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Run:
         # The run was killed, or is not over: it had no time to say which is best.
         return self._newest_file() if kind == "last" else None
 
-    def discard_unless_trained(self) -> None:
+    def discard_start(self) -> None:
         """Remove the folder if it holds nothing but what a start writes."""
         names = {entry.name for entry in self.folder.iterdir()}
         checkpoints = self.folder / CHECKPOINTS

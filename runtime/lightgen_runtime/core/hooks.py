@@ -10,6 +10,7 @@ added in mid-epoch, say) takes effect at the next epoch, when the table is resol
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from inspect import unwrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightgen_runtime.core.metrics import FORBIDDEN, LogContext, LogRule, LogScope
@@ -155,6 +156,7 @@ class HookTable:
         module_base: type,
         stores: dict[str, MetricStore],
         is_watcher: Callable[[Any], bool],
+        measured: Callable[[str, Callable[..., Any]], Callable[..., Any]],
     ) -> None:
         """Find who listens to what, now.
 
@@ -164,6 +166,7 @@ class HookTable:
             module_base: The same for the module.
             stores: Metric stores by stage.
             is_watcher: Whether a callback's `on_train_epoch_end` runs after the module's.
+            measured: Returns what is called in place of a named action's function.
         """
         callbacks = list(callbacks)
         module = self._args[1]
@@ -176,12 +179,15 @@ class HookTable:
                         late = hook.name == "on_train_epoch_end" and is_watcher(
                             callback
                         )
-                        (last if late else first).append(getattr(callback, hook.name))
+                        action = f"[Callback]{callback.state_key}.{hook.name}"
+                        listener = measured(action, getattr(callback, hook.name))
+                        (last if late else first).append(listener)
             own = None
             if "module" in hook.owners and is_overridden(
                 hook.name, module, module_base
             ):
-                own = getattr(module, hook.name)
+                action = f"[LightningModule]{type(module).__name__}.{hook.name}"
+                own = measured(action, getattr(module, hook.name))
             listeners = None
             if first or own or last:
                 scope = stores[hook.store].scope(hook.name, hook.rule)
@@ -219,7 +225,7 @@ class HookTable:
             if listeners is not None:
                 own = (listeners.module,) if listeners.module else ()
                 for function in (*listeners.callbacks, *own, *listeners.watchers):
-                    owner = getattr(function, "__self__", None)
+                    owner = getattr(unwrap(function), "__self__", None)
                     found.append(
                         getattr(function, "__qualname__", repr(function))
                         if owner is None

@@ -46,7 +46,6 @@ class LogOptions(NamedTuple):
     prog_bar: bool
     logger: bool
     reduce_fx: str
-    sync_dist: bool
     enable_graph: bool
 
 
@@ -104,9 +103,14 @@ class LogScope:
         """
         restored = self.slots.get(name)
         if restored is not None and restored.call is None:
-            restored.call = call
-            return restored
-        if restored is not None:
+            # From a checkpoint: it goes on if the code still asks for the same.
+            if restored.options == resolve_options(
+                name, value, call, self.hook, self.rule
+            ):
+                restored.call = call
+                return restored
+            self.store.slots.remove(restored)
+        elif restored is not None:
             raise MisconfigurationException(
                 f"`self.log({name!r}, ...)` was called twice in `{self.hook}` with "
                 "different arguments. Use the same arguments in both calls, or another "
@@ -174,6 +178,11 @@ class MetricSlot:
         """
         raise NotImplementedError
 
+    def one_element(self, value: Tensor) -> Tensor:
+        """Return a tensor of one element without its dimensions."""
+        _check_value(self.name, value)
+        return value.reshape(())
+
     def result(self) -> Any:
         """Return the reduction over the epoch so far: a number or a 0-d tensor."""
         return self.total
@@ -206,10 +215,14 @@ class MeanSlot(MetricSlot):
         """See `MetricSlot.update`."""
         options = self.options
         if isinstance(value, Tensor):
+            if value.ndim:
+                value = self.one_element(value)
+            # A view would keep all of what it is a view of alive.
+            copy = context.keep or value._base is not None
             if not options.enable_graph:
                 value = value.detach()
             if options.on_step:
-                self.last = value.clone() if context.keep else value
+                self.last = value.clone() if copy else value
         else:
             self.last = value
         if not options.on_epoch:
@@ -238,14 +251,16 @@ class FoldSlot(MetricSlot):
     def update(self, value: Any, batch_size: int | None, context: LogContext) -> None:
         """See `MetricSlot.update`."""
         if isinstance(value, Tensor):
+            if value.ndim:
+                value = self.one_element(value)
             if not self.options.enable_graph:
                 value = value.detach()
-            self.last = value.clone() if context.keep else value
+            self.last = value.clone()
         else:
             self.last = value
         if self.options.on_epoch:
             value = _wide(value)
-            self.total = self.fold(self.total, value) if self.weight else value
+            self.total = self.fold(self.total, value) if self.weight else _copied(value)
             self.weight += 1.0
 
     @staticmethod
@@ -387,7 +402,7 @@ def resolve_options(
     Raises:
         MisconfigurationException: The call is not possible there.
     """
-    prog_bar, logger, on_step, on_epoch, reduce_fx, enable_graph, sync_dist = call[:7]
+    prog_bar, logger, on_step, on_epoch, reduce_fx, enable_graph = call[:6]
     if not rule.allowed:
         raise MisconfigurationException(
             f"`self.log({name!r}, ...)` inside `{hook}`: nothing is reported from there. "
@@ -412,7 +427,6 @@ def resolve_options(
         prog_bar=bool(prog_bar),
         logger=True if logger is None else bool(logger),
         reduce_fx=_reducer(name, reduce_fx),
-        sync_dist=bool(sync_dist),
         enable_graph=bool(enable_graph),
     )
 

@@ -212,15 +212,54 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
             slot = scope.open(name, value, call)
         slot.update(value, batch_size, context)
 
-    def log_dict(self, dictionary: Mapping[str, Any], **kwargs: Any) -> None:
-        """Record several metrics at once.
+    def log_dict(
+        self,
+        dictionary: Mapping[str, Any],
+        prog_bar: bool = False,
+        logger: bool | None = None,
+        on_step: bool | None = None,
+        on_epoch: bool | None = None,
+        reduce_fx: str | Callable[..., Any] = "mean",
+        enable_graph: bool = False,
+        sync_dist: bool = False,
+        sync_dist_group: Any = None,
+        add_dataloader_idx: bool = True,
+        batch_size: int | None = None,
+        rank_zero_only: bool = False,
+    ) -> None:
+        """Record several metrics at once, all with the same options.
 
         Args:
             dictionary: Values by key.
-            kwargs: As in `log`, the same for each.
+            prog_bar: This and all others as in `log`.
+            logger: See `log`.
+            on_step: See `log`.
+            on_epoch: See `log`.
+            reduce_fx: See `log`.
+            enable_graph: See `log`.
+            sync_dist: See `log`.
+            sync_dist_group: See `log`.
+            add_dataloader_idx: See `log`.
+            batch_size: See `log`.
+            rank_zero_only: See `log`.
         """
         for name, value in dictionary.items():
-            self.log(name, value, **kwargs)
+            self.log(
+                name,
+                value,
+                prog_bar,
+                logger,
+                on_step,
+                on_epoch,
+                reduce_fx,
+                enable_graph,
+                sync_dist,
+                sync_dist_group,
+                add_dataloader_idx,
+                batch_size,
+                None,
+                rank_zero_only,
+            )
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print from the first process only, without disturbing the progress bar."""
@@ -327,8 +366,8 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
     def _attached_run(self) -> Run:
         if self._run is None:
             raise RuntimeError(
-                f"{type(self).__name__} is not being trained: optimizers exist from "
-                "`on_fit_start` to `on_fit_end`"
+                f"{type(self).__name__} has not been trained: optimizers exist from "
+                "`on_fit_start` on"
             )
         return self._run
 

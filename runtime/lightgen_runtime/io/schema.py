@@ -27,6 +27,14 @@ VERSION_KEY = "pytorch-lightning_version"
 OWN_KEY = "lightgen"
 OWN_FORMAT = 1
 
+# Where in an epoch a checkpoint may be written, and so from where a resumed fit goes on:
+EPOCH_START = 0  # nothing of the epoch has happened
+BATCH_END = 1  # a batch is done; reporting and validation that it made due are not
+VALIDATED = 2  # validation after that batch is done too
+SETTLED = 3  # all that the batch made due is done; the next batch has not begun
+EPOCH_END = 4  # no more batches; schedulers and reporting of the epoch are not done
+STOPPED = 5  # the fit ended inside the epoch, whose other batches a resume still reads
+
 _ATOMS = (type(None), bool, int, float, complex, str, bytes)
 _TORCH_ATOMS = (torch.dtype, torch.device, torch.Size)
 
@@ -98,11 +106,13 @@ def loops_from_progress(progress: Mapping[str, int]) -> dict[str, Any]:
     """
     epochs, batches = progress["current_epoch"], progress["batch_idx"]
     total, steps = progress["total_batches"], progress["global_step"]
-    started, last = bool(batches), bool(progress["is_last_batch"])
+    started = bool(batches) and progress["phase"] != STOPPED
+    last = bool(progress["is_last_batch"])
     # Lightning counts a batch or an epoch as completed behind its last hook only, which
     # is how it finds out where a file was written.
-    at_batch_end = progress["phase"] == 1
-    at_epoch_end = progress["phase"] == 3 or (progress["phase"] == 2 and last)
+    at_batch_end = progress["phase"] == BATCH_END
+    phase = progress["phase"]
+    at_epoch_end = phase == EPOCH_END or (phase == VALIDATED and last)
     batch_progress = {
         which: {
             **_counts(number, started=True, processed=True),
@@ -178,7 +188,7 @@ def progress_from_loops(checkpoint: Mapping[str, Any]) -> dict[str, int]:
         "total_batches": batch.get("total", {}).get("processed", 0),
         "batches_that_stepped": max(stepped, checkpoint.get("global_step", 0)),
         "is_last_batch": False,
-        "phase": 0 if over else 2,
+        "phase": EPOCH_START if over else VALIDATED,
     }
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lightgen_runtime.io.schema import VALIDATED
 from lightgen_runtime.loops.feed import Feed
-from lightgen_runtime.loops.progress import VALIDATED
 from lightgen_runtime.loops.report import read_floats
 from lightgen_runtime.loops.signature import positional
 from lightgen_runtime.utilities.seed import isolate_rng
@@ -136,7 +136,9 @@ def _one_loader(
     scope = run.scopes[f"{hooks.prefix}_step"]
     before, after = hooks.listeners("batch_start"), hooks.listeners("batch_end")
     fire = run.hooks.fire
-    for batch_idx, batch, _ in feed.batches(feed.open()):
+    kind = "val" if stage == "validate" else stage
+    iterator = run.measured_items(f"[_EvaluationLoop].{kind}_next", feed.open())
+    for batch_idx, batch, _ in feed.batches(iterator):
         context.batch, context.batch_size = batch, None
         if before is not None:
             fire(before, batch, batch_idx, *number)
@@ -154,7 +156,9 @@ def bound_step(run: Run, name: str, offered: int) -> Callable[..., Any]:
     """Return a step method of the module in the run's precision and strategy."""
     form = f"{name}(batch, batch_idx{', dataloader_idx' if offered > 2 else ''})"
     given = positional(getattr(run.module, name), offered, form)
-    return run.parts.strategy.bind(run.parts.precision.wrap(given))
+    strategy = run.parts.strategy
+    bound = strategy.bind(run.parts.precision.wrap(given))
+    return run.measured(f"[Strategy]{type(strategy).__name__}.{name}", bound)
 
 
 def _no_gradients(run: Run, in_fit: bool) -> Any:

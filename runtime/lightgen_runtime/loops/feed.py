@@ -7,9 +7,13 @@ decided in `loops/source.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
+import torch
+
 from lightgen_runtime.utilities.combined_loader import CombinedLoader
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 Transfer = Callable[[Any, int], Any]
 
@@ -19,11 +23,13 @@ class Feed:
 
     Attributes:
         loader: Any iterable of batches.
-        num_batches: How many a pass yields; infinity when only exhaustion tells.
+        num_batches: How many a pass yields at the most; infinity when only exhaustion
+            tells.
+        sized: Whether `num_batches` is what a pass yields.
         dataloader_idx: Its position among the stage's loaders.
     """
 
-    __slots__ = ("_transfer", "dataloader_idx", "loader", "num_batches")
+    __slots__ = ("_transfer", "dataloader_idx", "loader", "num_batches", "sized")
 
     def __init__(
         self,
@@ -31,16 +37,25 @@ class Feed:
         num_batches: int | float,
         transfer: Transfer | None,
         dataloader_idx: int = 0,
+        sized: bool = True,
     ) -> None:
         self.loader = loader
         self.num_batches = num_batches
+        self.sized = sized and num_batches != float("inf")
         self.dataloader_idx = dataloader_idx
         self._transfer = transfer
 
     def limited_to(self, num_batches: int | float) -> Feed:
         """Return a feed of the same loader that stops earlier."""
         fewer = min(self.num_batches, num_batches)
-        return Feed(self.loader, fewer, self._transfer, self.dataloader_idx)
+        return Feed(self.loader, fewer, self._transfer, self.dataloader_idx, self.sized)
+
+    def generators(self) -> list[torch.Generator]:
+        """Return the random generators that the loader and its samplers own."""
+        owners = [*_loaders(self.loader), *samplers_of(self.loader)]
+        found = [getattr(owner, "generator", None) for owner in owners]
+        unique = {id(g): g for g in found if isinstance(g, torch.Generator)}
+        return list(unique.values())
 
     def open(self, skip: int = 0) -> Iterator[Any]:
         """Start a pass behind its first `skip` batches.
@@ -64,8 +79,10 @@ class Feed:
             iterator: From `open`.
             start: Number of the first batch.
         """
-        if isinstance(self.num_batches, int):
-            return self._counted(iterator, start, self.num_batches)
+        if self.sized:
+            return self._counted(iterator, start, int(self.num_batches))
+        if self.num_batches != float("inf"):
+            iterator = islice(iterator, int(self.num_batches) - start)
         return self._until_exhausted(iterator, start)
 
     def _counted(
@@ -77,7 +94,12 @@ class Feed:
             try:
                 batch = next(iterator)
             except StopIteration:
-                # The loader promised more by its length than it holds.
+                rank_zero_warn(
+                    f"{type(self.loader).__name__} has a length of {num_batches} batches "
+                    f"but ended after {batch_idx}: nothing that is due at an epoch's last "
+                    "batch (validation, schedulers, the last accumulated step) was done. "
+                    "Correct its `__len__`."
+                )
                 return
             if transfer is not None:
                 batch = transfer(batch, dataloader_idx)
@@ -96,3 +118,20 @@ class Feed:
                 batch = transfer(batch, dataloader_idx)
             yield batch_idx, batch, ahead is end
             batch_idx += 1
+
+
+def samplers_of(loader: Any) -> list[Any]:
+    """Return the samplers of a loader, or of all loaders of a combination, once each."""
+    found = []
+    for each in _loaders(loader):
+        batch_sampler = getattr(each, "batch_sampler", None)
+        found += [
+            getattr(each, "sampler", None),
+            batch_sampler,
+            getattr(batch_sampler, "sampler", None),
+        ]
+    return list({id(s): s for s in found if s is not None}.values())
+
+
+def _loaders(loader: Any) -> list[Any]:
+    return loader.flattened if isinstance(loader, CombinedLoader) else [loader]

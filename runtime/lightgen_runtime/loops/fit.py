@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from lightgen_runtime.io.schema import (
+    BATCH_END,
+    EPOCH_END,
+    EPOCH_START,
+    SETTLED,
+    STOPPED,
+    VALIDATED,
+)
 from lightgen_runtime.loops.evaluate import evaluate, sanity_check
-from lightgen_runtime.loops.progress import BATCH_END, EPOCH_END, EPOCH_START, VALIDATED
-from lightgen_runtime.loops.schedule import SchedulerStepper
+from lightgen_runtime.loops.feed import samplers_of
 from lightgen_runtime.loops.outputs import StepFn
-from lightgen_runtime.loops.step import choose_step
-from lightgen_runtime.utilities.combined_loader import CombinedLoader
+from lightgen_runtime.loops.schedule import SchedulerStepper
+from lightgen_runtime.loops.step import choose_step, manual_step
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lightgen_runtime.utilities.seed import collect_rng_states, set_rng_states
@@ -45,6 +52,7 @@ def run_fit(run: Run) -> None:
     run.val_interval = _val_interval(run, feed)
     step = choose_step(run)
     schedulers = SchedulerStepper(run)
+    train_epoch = run.measured("run_training_epoch", _train_epoch)
     if not run.module.training:
         rank_zero_warn(
             f"{type(run.module).__name__} is in evaluation mode and is trained like that; "
@@ -54,7 +62,7 @@ def run_fit(run: Run) -> None:
     report.enter(run.stores["train"])
     hooks.fire(hooks.on_train_start)
     while (reason := _why_over(run)) is None:
-        _train_epoch(run, feed, step, schedulers)
+        train_epoch(run, feed, step, schedulers)
         run.resolve_hooks()
     rank_zero_info(f"`Trainer.fit` stopped: {reason}")
     hooks.fire(hooks.on_train_end)
@@ -64,9 +72,16 @@ def _train_epoch(
     run: Run, feed: Feed, step: StepFn, schedulers: SchedulerStepper
 ) -> None:
     hooks, progress, context = run.hooks, run.progress, run.context
-    accumulate = run.trainer.accumulate_grad_batches
     run.stop_epoch = False
-    iterator = _start_epoch(run, feed, schedulers)
+    iterator = run.measured_items(
+        "[_TrainingEpochLoop].train_dataloader_next",
+        _start_epoch(run, feed, schedulers),
+    )
+    # What callbacks may have changed at the epoch's start:
+    schedulers.select()
+    accumulate = run.trainer.accumulate_grad_batches
+    trains = not run.forward_only
+    step = step if trains else manual_step(run)
     _set_horizon(run, feed, schedulers)
 
     for batch_idx, batch, is_last in feed.batches(iterator, progress.batch_idx):
@@ -78,7 +93,7 @@ def _train_epoch(
         ):
             break
         in_window = batch_idx % accumulate
-        closes = is_last or in_window == accumulate - 1
+        closes = trains and (is_last or in_window == accumulate - 1)
         divisor = accumulate
         if accumulate > 1:
             divisor = _window_length(run, feed, batch_idx, in_window, is_last)
@@ -93,13 +108,16 @@ def _train_epoch(
             schedulers.step(schedulers.per_epoch, progress.current_epoch + 1)
         if hooks.on_train_batch_end is not None:
             hooks.fire(hooks.on_train_batch_end, outputs, batch, batch_idx)
-        if is_last or seen >= run.horizon:
+        due = is_last or seen >= run.horizon
+        if due:
             _after_batch(run, schedulers, closes)
+        elif closes:
+            progress.batches_that_stepped += 1
+        progress.phase = SETTLED
+        if due:
             if run.stop_epoch:
                 break
             _set_horizon(run, feed, schedulers)
-        elif closes:
-            progress.batches_that_stepped += 1
     _end_epoch(run, schedulers)
 
 
@@ -110,11 +128,11 @@ def _start_epoch(run: Run, feed: Feed, schedulers: SchedulerStepper) -> Iterator
     if resumed is not None and progress.phase != EPOCH_START:
         return _reenter_epoch(run, feed, schedulers, resumed)
     if resumed is not None:
-        set_rng_states(resumed["rng"])
+        _set_random_states(feed, resumed["rng"])
     run.report.enter(run.stores["train"])
     _set_epoch(feed.loader, progress.current_epoch)
     run.hooks.fire(run.hooks.on_train_epoch_start)
-    run.epoch_rng = collect_rng_states()
+    run.epoch_rng = random_states(feed)
     # Not 0 after a checkpoint of Lightning's, which holds no random states.
     return feed.open(skip=progress.batch_idx)
 
@@ -125,17 +143,22 @@ def _reenter_epoch(
     """Stand where the checkpoint was written, and do what was still due there."""
     progress = run.progress
     run.epoch_rng = resumed["epoch_rng"]
-    over = progress.is_last_batch or progress.phase == EPOCH_END
+    over = progress.is_last_batch
     iterator: Iterator[Any] = iter(())
     if not over:
         # Random numbers first as the epoch's loader met them, then as they were saved.
-        set_rng_states(resumed["epoch_rng"])
+        _set_random_states(feed, resumed["epoch_rng"])
         _set_epoch(feed.loader, progress.current_epoch)
         iterator = feed.open(skip=progress.batch_idx)
-    set_rng_states(resumed["rng"])
+    _set_random_states(feed, resumed["rng"])
+    for parameter, gradient in zip(
+        run.optimized_parameters(), resumed.get("gradients", []), strict=False
+    ):
+        parameter.grad = None if gradient is None else gradient.to(parameter.device)
     if progress.phase in (BATCH_END, VALIDATED):
         window = run.trainer.accumulate_grad_batches
         closed = progress.is_last_batch or progress.batch_idx % window == 0
+        closed = closed and not run.forward_only
         _after_batch(run, schedulers, closed)
     return iter(()) if over or run.stop_epoch else iterator
 
@@ -183,8 +206,11 @@ def _end_epoch(run: Run, schedulers: SchedulerStepper) -> None:
     if progress.is_last_batch:
         schedulers.step(schedulers.plateau_per_epoch, progress.current_epoch + 1)
     report.send_epoch(progress.current_epoch, progress.batches_that_stepped - 1)
-    run.stores["train"].reset()
-    progress.start_next_epoch()
+    if run.stop_epoch and not progress.is_last_batch:
+        progress.stop_inside_epoch()
+    else:
+        run.stores["train"].reset()
+        progress.start_next_epoch()
 
 
 def _set_horizon(run: Run, feed: Feed, schedulers: SchedulerStepper) -> None:
@@ -194,9 +220,10 @@ def _set_horizon(run: Run, feed: Feed, schedulers: SchedulerStepper) -> None:
     waits = [every - progress.batches_that_stepped % every] if every else []
     if isinstance(run.val_interval, int):
         waits.append(run.val_interval - _val_count(run) % run.val_interval)
+    by_hand = not run.module.automatic_optimization
     if parts.max_steps != -1:
-        optimizers = max(1, len(run.plan.optimizers))
-        waits.append((parts.max_steps - progress.global_step) // optimizers)
+        # By hand, a batch may take any number of steps.
+        waits.append(1 if by_hand else parts.max_steps - progress.global_step)
     if schedulers.plateau_per_step or run.trainer.should_stop:
         waits.append(1)
     run.horizon = progress.total_batches + max(1, min(waits, default=1))
@@ -210,8 +237,8 @@ def _window_length(
     Compat: Lightning divides the last, shorter window of an epoch by the full length.
     """
     accumulate: int = run.trainer.accumulate_grad_batches
-    if isinstance(feed.num_batches, int):
-        return min(accumulate, feed.num_batches - batch_idx + in_window)
+    if feed.sized:
+        return min(accumulate, int(feed.num_batches) - batch_idx + in_window)
     length = in_window + 1
     if is_last and length < accumulate:
         # Without a length only the last batch tells; make up for what was divided.
@@ -224,13 +251,28 @@ def _window_length(
     return accumulate
 
 
+def random_states(feed: Feed) -> dict[str, Any]:
+    """Return every random state that decides what comes next, the loader's included."""
+    states = collect_rng_states()
+    states["loader"] = [generator.get_state() for generator in feed.generators()]
+    return states
+
+
+def _set_random_states(feed: Feed, states: dict[str, Any]) -> None:
+    set_rng_states({key: value for key, value in states.items() if key != "loader"})
+    saved = states.get("loader", [])
+    for generator, state in zip(feed.generators(), saved, strict=False):
+        generator.set_state(state)
+
+
 def _why_over(run: Run) -> str | None:
     progress, parts = run.progress, run.parts
-    if progress.phase != EPOCH_START:
+    if progress.phase not in (EPOCH_START, SETTLED, STOPPED):
         return None  # resumed inside an epoch, which is to be finished first
     if _steps_reached(run):
         return f"`max_steps={parts.max_steps}` reached."
-    if parts.max_epochs != -1 and progress.current_epoch >= parts.max_epochs:
+    last = parts.max_epochs + run.extra_epochs
+    if parts.max_epochs != -1 and progress.current_epoch >= last:
         return f"`max_epochs={parts.max_epochs}` reached."
     if _may_stop(run):
         return "a stop was requested."
@@ -268,7 +310,7 @@ def _val_interval(run: Run, feed: Feed) -> int | float | None:
             )
         return interval
     if interval == 1.0:
-        return batches
+        return batches if feed.sized else float("inf")
     if not isinstance(batches, int):
         raise MisconfigurationException(
             f"`Trainer({flag}={interval})`: the training loader has no length to take a "
@@ -299,10 +341,7 @@ def _validation_due(run: Run) -> bool:
 
 def _set_epoch(loader: Any, epoch: int) -> None:
     """Tell samplers that shuffle by epoch which one begins."""
-    loaders = loader.flattened if isinstance(loader, CombinedLoader) else [loader]
-    owners = [*loaders, *(getattr(each, "batch_sampler", None) for each in loaders)]
-    samplers = [getattr(owner, "sampler", None) for owner in owners]
-    for sampler in {id(sampler): sampler for sampler in samplers}.values():
+    for sampler in samplers_of(loader):
         set_epoch = getattr(sampler, "set_epoch", None)
         if callable(set_epoch):
             set_epoch(epoch)

@@ -27,7 +27,7 @@ def named_step(run: Run) -> StepFn:
     scope = run.scopes["training_step"]
     training_step = bound_training_step(run)
     names, optimizers = run.plan.names, run.plan.optimizers
-    clip = run.configured_clipping()
+    clip = run.clipping
     _check_overrides(run)
     _check_disjoint(run)
 

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lightgen_runtime.callbacks.prediction_writer import BasePredictionWriter
 from lightgen_runtime.loops.evaluate import StageHooks, bound_step
+from lightgen_runtime.utilities.move_data import move_data_to_device
 
 if TYPE_CHECKING:
     from lightgen_runtime.loops.run import Run
@@ -23,8 +25,9 @@ def run_predict(run: Run, return_predictions: bool) -> list[Any] | None:
         Predictions by batch; with several loaders, a list of such lists.
     """
     hooks, context = StageHooks(run, "predict"), run.context
-    feeds = run.source.feeds("predict")
-    collected: list[list[Any]] = []
+    feeds, predicted = run.source.feeds("predict"), run.predicted
+    writers = [c for c in run.callbacks if isinstance(c, BasePredictionWriter)]
+    keep = return_predictions or any(writer.interval.on_epoch for writer in writers)
     run.trainer.enter_stage("predict")
     run.report.enter(None)
     no_gradients = torch.inference_mode if run.parts.inference_mode else torch.no_grad
@@ -34,17 +37,21 @@ def run_predict(run: Run, return_predictions: bool) -> list[Any] | None:
         for feed in feeds:
             number = (feed.dataloader_idx,) if len(feeds) > 1 else ()
             step = bound_step(run, "predict_step", 2 + len(number))
-            predictions: list[Any] = []
-            for batch_idx, batch, _ in feed.batches(feed.open()):
+            iterator = predicted.open(feed, record=bool(writers))
+            iterator = run.measured_items("[_PredictionLoop].predict_next", iterator)
+            for batch_idx, batch, _ in feed.batches(iterator):
+                if writers:
+                    predicted.note_indices()
                 hooks.fire("batch_start", batch, batch_idx, *number)
                 context.scope = run.scopes["predict_step"]
                 output = step(batch, batch_idx, *number)
                 hooks.fire("batch_end", output, batch, batch_idx, *number)
-                if return_predictions:
-                    predictions.append(output)
-            collected.append(predictions)
+                if keep:
+                    # On the host: all of them together could fill a device.
+                    kept = move_data_to_device(output, torch.device("cpu"))
+                    predicted.results[-1].append(kept)
         hooks.fire("epoch_end")
         hooks.fire("end")
     if not return_predictions:
         return None
-    return collected[0] if len(collected) == 1 else collected
+    return predicted.predictions

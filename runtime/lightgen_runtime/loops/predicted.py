@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from copy import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, IterableDataset
+
+if TYPE_CHECKING:
+    from lightgen_runtime.loops.feed import Feed
 
 
 class Predicted:
@@ -27,11 +30,32 @@ class Predicted:
         self.results: list[list[Any]] = []
         self.epoch_batch_indices: list[list[list[int]]] = []
         self.current_batch_indices: list[int] = []
+        self._seen: deque[list[int]] | None = None
 
     @property
     def predictions(self) -> list[Any]:
         """Results by batch; with several loaders, a list of such lists."""
         return self.results[0] if len(self.results) == 1 else self.results
+
+    def open(self, feed: Feed, record: bool) -> Iterator[Any]:
+        """Start a pass over the next loader.
+
+        Args:
+            feed: The loader's.
+            record: Whether to find out sample numbers.
+        """
+        self.results.append([])
+        self.epoch_batch_indices.append([])
+        if not record:
+            return feed.open()
+        loader, self._seen = _with_recorded_indices(feed.loader)
+        return iter(loader)
+
+    def note_indices(self) -> None:
+        """Make the next batch's sample numbers the current ones."""
+        self.current_batch_indices = self._seen.popleft() if self._seen else []
+        if self._seen is not None:
+            self.epoch_batch_indices[-1].append(self.current_batch_indices)
 
 
 class _RecordingSampler:
@@ -50,7 +74,7 @@ class _RecordingSampler:
         return getattr(self._sampler, name)
 
 
-def with_recorded_indices(loader: Any) -> tuple[Any, deque[list[int]] | None]:
+def _with_recorded_indices(loader: Any) -> tuple[Any, deque[list[int]] | None]:
     """Return a loader of the same batches that tells their sample numbers.
 
     Args:

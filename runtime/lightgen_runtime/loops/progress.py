@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# Where in an epoch a checkpoint may be written, and so from where a resumed fit goes on:
-EPOCH_START = 0  # nothing of the epoch has happened
-BATCH_END = 1  # a batch is done; reporting and validation that it made due are not
-VALIDATED = 2  # validation after that batch is done too
-EPOCH_END = 3  # all batches are done; schedulers and reporting of the epoch are not
+from lightgen_runtime.io.schema import EPOCH_END, EPOCH_START, SETTLED, STOPPED
 
 
 @dataclass(slots=True)
@@ -24,7 +20,7 @@ class Progress:
         batches_that_stepped: Batches, in all epochs, at which an accumulation window
             closed; the step axis of loggers. One a batch however many optimizers step.
         is_last_batch: Whether the last completed batch was the epoch's last.
-        phase: One of the positions above.
+        phase: Where in an epoch it stands, one of the positions in `io/schema.py`.
         evaluated: Batches evaluated so far, by stage and loader; the step axis of what
             evaluation steps log one by one.
     """
@@ -59,6 +55,18 @@ class Progress:
         """Count the running epoch as completed."""
         self.current_epoch += 1
         self.restart_epoch()
+
+    def stop_inside_epoch(self) -> None:
+        """Count the running epoch as completed, but remember where in it the fit ended."""
+        self.current_epoch += 1
+        self.phase = STOPPED
+
+    def reopen_epoch(self) -> None:
+        """Go back into an epoch that a former fit ended early."""
+        if self.phase == STOPPED:
+            self.current_epoch -= 1
+        if self.phase in (STOPPED, EPOCH_END) and not self.is_last_batch:
+            self.phase = SETTLED
 
     def restart_epoch(self) -> None:
         """Go back to the start of the running epoch, as after an interrupted fit."""

@@ -58,7 +58,7 @@ class Report:
         return read_floats(self._bar)
 
     def send(self, values: Mapping[str, Any], epoch: int | None, step: int) -> None:
-        """Send values to every logger. Cost: one host sync.
+        """Send values to every logger. Cost: one host sync, if there is a logger.
 
         Args:
             values: Numbers or 0-d tensors; one named "step" moves the point on the axis.
@@ -67,17 +67,19 @@ class Report:
         """
         if not values:
             return
+        for key, value in values.items():
+            self._logged[key] = self._tensor(value)
+        if epoch is not None and "epoch" not in values:
+            self._logged["epoch"] = torch.tensor(float(epoch))
+        if not self.loggers:
+            return
         metrics: dict[str, float] = read_floats(values)
-        if self.loggers:
-            step = int(metrics.pop("step", step))
-            if epoch is not None:
-                metrics.setdefault("epoch", epoch)
-            for logger in self.loggers:
-                logger.log_metrics(metrics, step)
-                logger.save()
-        self._logged.update(
-            {key: self._tensor(value) for key, value in metrics.items()}
-        )
+        step = int(metrics.pop("step", step))
+        if epoch is not None:
+            metrics.setdefault("epoch", epoch)
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step)
+            logger.save()
 
     def send_step(self, epoch: int | None, step: int) -> None:
         """Send the active store's per-step values."""
@@ -91,12 +93,6 @@ class Report:
             self._publish()
             self.send(_for_loggers(self.active.epoch_values()), epoch, step)
 
-    def epoch_results(self) -> dict[str, Any]:
-        """Return the active store's per-epoch values by key."""
-        if self.active is None:
-            return {}
-        return {key: value for _, key, value in self.active.epoch_values()}
-
     def clear(self) -> None:
         """Forget everything published, as after a sanity check."""
         self._callback.clear()
@@ -106,7 +102,8 @@ class Report:
     def state_dict(self) -> dict[str, Tensor]:
         """Return what schedulers and callbacks may still ask for after a resume."""
         return {
-            key: value.detach().cpu() for key, value in self.callback_metrics.items()
+            key: value.detach().cpu().clone()
+            for key, value in self.callback_metrics.items()
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

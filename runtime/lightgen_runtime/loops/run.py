@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -15,13 +15,17 @@ from lightgen_runtime.core.hooks import STEP_RULES, HookTable, is_overridden
 from lightgen_runtime.core.metrics import FORBIDDEN, LogContext, LogScope, MetricStore
 from lightgen_runtime.core.module import LightningModule
 from lightgen_runtime.core.optim import LightningOptimizer, OptimPlan
+from lightgen_runtime.loops.predicted import Predicted
 from lightgen_runtime.loops.report import Report
+from lightgen_runtime.profilers.base import PassThroughProfiler
 
 if TYPE_CHECKING:
     from lightgen_runtime.loops.progress import Progress
     from lightgen_runtime.loops.source import DataSource
     from lightgen_runtime.trainer.build import TrainerParts
     from lightgen_runtime.trainer.trainer import Trainer
+
+T = TypeVar("T")
 
 
 class Run:
@@ -33,7 +37,11 @@ class Run:
     Attributes:
         horizon: The batch, counted over the whole fit, after which something periodic
             (reporting, validation, stopping) is due next.
+        clipping: What clips before each automatic step, if anything does.
         stop_epoch: Set to end the batches of the running epoch.
+        extra_epochs: Epochs after `max_epochs` that a callback asked for.
+        forward_only: Set at an epoch's start to compute its steps and train nothing.
+        predicted: What a prediction has collected so far.
         resumed: Random states of the checkpoint that the fit goes on from, until it does.
         epoch_rng: Random states when the running epoch's loader was opened.
         validates: Whether there is anything to validate with.
@@ -44,14 +52,18 @@ class Run:
         "_base_scope",
         "_untoggled",
         "callbacks",
+        "clipping",
         "context",
         "datamodule",
         "epoch_rng",
+        "extra_epochs",
+        "forward_only",
         "hooks",
         "horizon",
         "module",
         "parts",
         "plan",
+        "predicted",
         "progress",
         "report",
         "resumed",
@@ -82,6 +94,7 @@ class Run:
         self.source = source
         self.progress = progress
         self.plan = OptimPlan()
+        self.clipping: Callable[[Optimizer], None] | None = None
         self.report = Report(parts.loggers, parts.strategy.root_device)
         self.stores = {
             stage: MetricStore(stage) for stage in ("train", "validate", "test", "")
@@ -98,6 +111,9 @@ class Run:
         self.val_interval: int | float | None = None
         self.validates = False
         self.stop_epoch = False
+        self.extra_epochs = 0
+        self.forward_only = False
+        self.predicted = Predicted()
         self.resumed: dict[str, Any] | None = None
         self.epoch_rng: dict[str, Any] | None = None
         self._untoggled: dict[Tensor, bool] = {}
@@ -105,12 +121,46 @@ class Run:
     def resolve_hooks(self) -> None:
         """Find out who listens to what, as of now."""
         self.hooks.resolve(
-            self.callbacks, Callback, LightningModule, self.stores, _is_watcher
+            self.callbacks,
+            Callback,
+            LightningModule,
+            self.stores,
+            _is_watcher,
+            self.measured,
         )
+
+    def measured(self, action: str, function: Callable[..., T]) -> Callable[..., T]:
+        """Return what to call in place of `function`: itself, if nobody measures."""
+        profiler = self.parts.profiler
+        if isinstance(profiler, PassThroughProfiler):
+            return function
+        return profiler.wrap(action, function)
+
+    def measured_items(self, action: str, iterator: Iterator[T]) -> Iterator[T]:
+        """Return what to draw from in place of `iterator`: itself, if nobody measures."""
+        profiler = self.parts.profiler
+        if isinstance(profiler, PassThroughProfiler):
+            return iterator
+        return profiler.iterate(action, iterator)
 
     def between_hooks(self) -> None:
         """Let `self.log` refuse until the next hook or step."""
         self.context.scope = self._base_scope
+
+    def go_on_from(self, former: Run) -> None:
+        """Take over, from a run of the same module, what a checkpoint must still hold."""
+        self.plan = former.plan
+        self.epoch_rng = former.epoch_rng
+        self.stores["train"] = former.stores["train"]
+
+    def optimized_parameters(self) -> list[Tensor]:
+        """Return the parameters of all optimizers, in order."""
+        return [
+            parameter
+            for optimizer in self.plan.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        ]
 
     def overrides(self, name: str) -> bool:
         """Tell whether the module brings its own version of a hook."""
@@ -119,7 +169,8 @@ class Run:
     # ---- optimization, as far as the module and its optimizers take part ----
 
     def wrap_optimizers(self) -> None:
-        """Make the wrappers that `self.optimizers()` hands out."""
+        """Make the wrappers that `self.optimizers()` hands out, and resolve clipping."""
+        self.clipping = self._configured_clipping()
         self.plan.wrapped = [
             LightningOptimizer.wrap(optimizer, self.counted_step, self.toggle)
             for optimizer in self.plan.optimizers
@@ -130,11 +181,12 @@ class Run:
     ) -> Any:
         """Step an optimizer from user code: hooks, clipping and counters included."""
         automatic = self.module.automatic_optimization
-        clip = self.configured_clipping() if automatic else None
+        clip = self.clipping if automatic else None
 
         def with_hooks() -> Any:
             result = closure() if closure is not None else None
-            self.hooks.fire(self.hooks.on_before_optimizer_step, optimizer)
+            if self.hooks.on_before_optimizer_step is not None:
+                self.hooks.fire(self.hooks.on_before_optimizer_step, optimizer)
             if clip is not None:
                 clip(optimizer)
             return result
@@ -154,7 +206,7 @@ class Run:
         self.module.backward(loss, *args, **kwargs)
         self.hooks.fire(self.hooks.on_after_backward)
 
-    def configured_clipping(self) -> Callable[[Optimizer], None] | None:
+    def _configured_clipping(self) -> Callable[[Optimizer], None] | None:
         """Return what clips before each step: the module's way, the flags', or None."""
         clip_val, algorithm = self.parts.gradient_clip_val, self.parts.clip_algorithm
 

@@ -24,23 +24,26 @@ class SchedulerStepper:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        configs = run.plan.schedulers if run.module.automatic_optimization else []
-        self.per_step = self._select(configs, "step", plateau=False)
-        self.per_epoch = self._select(configs, "epoch", plateau=False)
-        self.plateau_per_step = self._select(configs, "step", plateau=True)
-        self.plateau_per_epoch = self._select(configs, "epoch", plateau=True)
         self._overridden = is_overridden(
             "lr_scheduler_step", run.module, LightningModule
         )
+        self.select()
 
-    @staticmethod
-    def _select(
-        configs: list[SchedulerConfig], interval: str, plateau: bool
-    ) -> list[SchedulerConfig]:
+    def select(self) -> None:
+        """Sort the run's schedulers, as of now, by when they step."""
+        self.per_step = self._those("step", plateau=False)
+        self.per_epoch = self._those("epoch", plateau=False)
+        self.plateau_per_step = self._those("step", plateau=True)
+        self.plateau_per_epoch = self._those("epoch", plateau=True)
+
+    def _those(self, interval: str, plateau: bool) -> list[SchedulerConfig]:
+        run = self._run
         return [
             config
-            for config in configs
-            if config.interval == interval and config.reduce_on_plateau is plateau
+            for config in run.plan.schedulers
+            if run.module.automatic_optimization
+            and config.interval == interval
+            and config.reduce_on_plateau is plateau
         ]
 
     def step(self, configs: list[SchedulerConfig], count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from lightgen_runtime.utilities.exceptions import (
     MisconfigurationException,
 )
 from lightgen_runtime.utilities.move_data import move_data_to_device
+from lightgen_runtime.utilities.seed import WORKERS_VARIABLE, seed_worker
 
 if TYPE_CHECKING:
     from lightgen_runtime.core.datamodule import LightningDataModule
@@ -65,6 +67,10 @@ class DataSource:
     def has(self, stage: str) -> bool:
         """Tell whether there is a loader for a stage."""
         return stage in self._given or self._owner(_HOOKS[stage]) is not None
+
+    def opened(self, stage: str) -> bool:
+        """Tell whether the stage's loaders have been asked for yet."""
+        return stage in self._feeds
 
     def feeds(self, stage: str) -> list[Feed]:
         """Return the stage's feeds, asking for its loaders the first time.
@@ -136,9 +142,11 @@ class DataSource:
                 "empty, or smaller than one batch with drop_last=True. Check the dataset's "
                 "length and the batch size."
             )
-        return Feed(
-            loader, limited(num_batches, limit, _LIMITS[stage]), transfer, number
-        )
+        if os.environ.get(WORKERS_VARIABLE) == "1" and isinstance(loader, DataLoader):
+            loader.worker_init_fn = loader.worker_init_fn or seed_worker
+        fewer = limited(num_batches, limit, _LIMITS[stage])
+        sized = num_batches != float("inf")
+        return Feed(loader, fewer, transfer, number, sized)
 
     def _transfer(self) -> Transfer | None:
         """Return how a batch gets to the device, or None if there is nothing to do."""

@@ -11,6 +11,7 @@ several named optimizers the step is that of `loops/named_step.py`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from lightgen_runtime.loops.outputs import (
     loss_of,
     outputs_of,
 )
+from lightgen_runtime.profilers.base import PassThroughProfiler
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
     from lightgen_runtime.loops.run import Run
@@ -34,14 +37,31 @@ _STEPPING_HOOKS = ("optimizer_step", "optimizer_zero_grad", "backward")
 
 def choose_step(run: Run) -> StepFn:
     """Return the step function for this fit."""
+    return run.measured("run_training_batch", _choose(run))
+
+
+def _choose(run: Run) -> StepFn:
     if not run.module.automatic_optimization:
         return manual_step(run)
     if run.plan.names:
         return named_step(run)
-    wants_closure = isinstance(run.plan.optimizers[0], torch.optim.LBFGS)
-    if wants_closure or any(run.overrides(name) for name in _STEPPING_HOOKS):
+    # Only in the closure step can a profiler tell the parts of a step from each other.
+    measures = not isinstance(run.parts.profiler, PassThroughProfiler)
+    if (
+        measures
+        or _wants_closure(run.plan.optimizers[0])
+        or any(run.overrides(name) for name in _STEPPING_HOOKS)
+    ):
         return closure_step(run)
     return direct_step(run)
+
+
+def _wants_closure(optimizer: Optimizer) -> bool:
+    """Tell whether `optimizer.step` evaluates the loss by itself."""
+    if isinstance(optimizer, torch.optim.LBFGS):
+        return True
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is closure.empty
 
 
 def direct_step(run: Run) -> StepFn:
@@ -51,7 +71,7 @@ def direct_step(run: Run) -> StepFn:
     scope = run.scopes["training_step"]
     training_step = bound_training_step(run)
     optimizer = run.plan.optimizers[0]
-    clip = run.configured_clipping()
+    clip = run.clipping
     # Dropping gradients by hand takes half the time of torch's method, unless the
     # optimizer has a method of its own.
     own_zero_grad = type(optimizer).zero_grad is not Optimizer.zero_grad
@@ -97,6 +117,11 @@ def closure_step(run: Run) -> StepFn:
     fire, scopes = hooks.fire, run.scopes
     training_step = bound_training_step(run)
     optimizer, wrapped = run.plan.optimizers[0], run.plan.wrapped[0]
+    owner = f"[LightningModule]{type(module).__name__}"
+    optimizer_step = run.measured(f"{owner}.optimizer_step", module.optimizer_step)
+    zero_grad = run.measured(f"{owner}.optimizer_zero_grad", module.optimizer_zero_grad)
+    strategy = f"[Strategy]{type(run.parts.strategy).__name__}"
+    backward = run.measured(f"{strategy}.backward", module.backward)
     # What the closure works on; assigned anew for each batch, so that one closure serves.
     batch: Any = None
     batch_idx = 0
@@ -104,33 +129,46 @@ def closure_step(run: Run) -> StepFn:
     divisor = 1
     output: Any = None
     loss: Tensor | None = None
+    called = False
 
     def closure() -> Tensor | None:
-        nonlocal output, loss
+        nonlocal output, loss, called
+        called = True
         context.scope = scopes["training_step"]
         output = training_step(batch, batch_idx)
         loss = loss_of(output)
         if first:
-            fire(hooks.on_before_zero_grad, optimizer)
+            if hooks.on_before_zero_grad is not None:
+                fire(hooks.on_before_zero_grad, optimizer)
             context.scope = scopes["optimizer_zero_grad"]
-            module.optimizer_zero_grad(progress.current_epoch, batch_idx, optimizer)
+            zero_grad(progress.current_epoch, batch_idx, optimizer)
         if loss is not None:
             if divisor != 1:
                 loss = loss / divisor
-            fire(hooks.on_before_backward, loss)
+            if hooks.on_before_backward is not None:
+                fire(hooks.on_before_backward, loss)
             context.scope = scopes["backward"]
-            module.backward(loss)
-            fire(hooks.on_after_backward)
+            backward(loss)
+            if hooks.on_after_backward is not None:
+                fire(hooks.on_after_backward)
         return loss
 
     def step(
         new_batch: Any, new_idx: int, opens: bool, closes: bool, new_divisor: int
     ) -> dict[str, Any] | None:
-        nonlocal batch, batch_idx, first, divisor
+        nonlocal batch, batch_idx, first, divisor, called
+        called = False
         batch, batch_idx, first, divisor = new_batch, new_idx, opens, new_divisor
         if closes:
             context.scope = scopes["optimizer_step"]
-            module.optimizer_step(progress.current_epoch, batch_idx, wrapped, closure)
+            optimizer_step(progress.current_epoch, batch_idx, wrapped, closure)
+            if not called:
+                raise MisconfigurationException(
+                    f"`{type(module).__name__}.optimizer_step` did not call its closure, "
+                    "which computes the loss. Pass it on with "
+                    "`optimizer.step(closure=optimizer_closure)`, or call "
+                    "`optimizer_closure()`."
+                )
             progress.global_step += 1
         else:
             closure()

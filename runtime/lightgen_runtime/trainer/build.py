@@ -24,6 +24,8 @@ from lightgen_runtime.precision.base import (
     Precision,
     choose_precision,
 )
+from lightgen_runtime.profilers.named import choose_profiler
+from lightgen_runtime.profilers.profiler import Profiler
 from lightgen_runtime.strategies import SingleDeviceStrategy, Strategy
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
@@ -56,6 +58,7 @@ class TrainerParts:
     clip_algorithm: str | None
     inference_mode: bool
     fast_dev_run: int
+    profiler: Profiler
 
 
 def build_parts(flags: dict[str, Any]) -> TrainerParts:
@@ -93,6 +96,7 @@ def build_parts(flags: dict[str, Any]) -> TrainerParts:
         clip_algorithm=flags["gradient_clip_algorithm"],
         inference_mode=flags["inference_mode"],
         fast_dev_run=int(flags["fast_dev_run"]),
+        profiler=choose_profiler(flags["profiler"]),
     )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from lightgen_runtime.core.loading import load_weights
 from lightgen_runtime.io.schema import (
     LIGHTNING_VERSION,
@@ -18,7 +20,9 @@ from lightgen_runtime.io.schema import (
     plain,
     progress_from_loops,
 )
+from lightgen_runtime.loops.fit import random_states
 from lightgen_runtime.utilities.exceptions import (
+    CheckpointFormatError,
     CheckpointMismatchError,
     MisconfigurationException,
 )
@@ -64,7 +68,8 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
         checkpoint[OWN_KEY] = {
             "format": OWN_FORMAT,
             "progress": counters,
-            "rng": collect_rng_states(),
+            "rng": _random_states(run),
+            "gradients": _partial_gradients(run),
             "epoch_rng": run.epoch_rng,
             "train_metrics": run.stores["train"].state_dict(),
             "callback_metrics": run.report.state_dict(),
@@ -74,9 +79,31 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
             callback.on_save_checkpoint(run.trainer, module, checkpoint)
     module.on_save_checkpoint(checkpoint)
     return {
-        key: value if key == "state_dict" else plain(value, key)
+        key: _plain_state_dict(value) if key == "state_dict" else plain(value, key)
         for key, value in checkpoint.items()
     }
+
+
+def _plain_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep tensors as they are; only a module's extra state can be anything else."""
+    return {
+        key: value if isinstance(value, Tensor) else plain(value, f"state_dict.{key}")
+        for key, value in state_dict.items()
+    }
+
+
+def _random_states(run: Run) -> dict[str, Any]:
+    if run.source.opened("train"):
+        return random_states(run.source.train())
+    return collect_rng_states()
+
+
+def _partial_gradients(run: Run) -> list[Tensor | None]:
+    """Return the gradients of an accumulation window that is still open, else nothing."""
+    progress, window = run.progress, run.trainer.accumulate_grad_batches
+    if progress.is_last_batch or progress.batch_idx % window == 0:
+        return []
+    return [parameter.grad for parameter in run.optimized_parameters()]
 
 
 def restore_model(run: Run, checkpoint: dict[str, Any], source: str) -> None:
@@ -126,7 +153,13 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
             "checkpoint that was saved without save_weights_only."
         )
     own = checkpoint.get(OWN_KEY, {})
+    if own.get("format", OWN_FORMAT) > OWN_FORMAT:
+        raise CheckpointFormatError(
+            f"`{source}` was written by a newer version (format {own['format']}, this one "
+            f"reads up to {OWN_FORMAT}). Update lightgen to go on from it."
+        )
     run.progress.load_state_dict(own.get("progress") or progress_from_loops(checkpoint))
+    run.progress.reopen_epoch()
     optimizers, schedulers = run.plan.optimizers, run.plan.schedulers
     _check_count("optimizer", optimizers, checkpoint["optimizer_states"], source)
     _check_count("scheduler", schedulers, checkpoint.get("lr_schedulers", []), source)
@@ -154,7 +187,9 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
         device = run.parts.strategy.root_device
         run.stores["train"].load_state_dict(own["train_metrics"], device)
         run.report.load_state_dict(own["callback_metrics"])
-        run.resumed = {"rng": own["rng"], "epoch_rng": own["epoch_rng"]}
+        run.resumed = {
+            name: own[name] for name in ("rng", "epoch_rng", "gradients") if name in own
+        }
 
 
 def _add_hyperparameters(checkpoint: dict[str, Any], owner: Any) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.core.optim import OptimPlan
+from lightgen_runtime.profilers.base import PassThroughProfiler
 from lightgen_runtime.trainer.build import as_callbacks, ordered
 from lightgen_runtime.trainer.checkpoint import restore_model, restore_training
 from lightgen_runtime.utilities.exceptions import (
     CheckpointNotFoundError,
     MisconfigurationException,
 )
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
     from lightgen_runtime.loops.run import Run
@@ -42,6 +45,7 @@ def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
     _check_module(run, fn)
     attach_callbacks(run, module.configure_callbacks())
     strategy.setup_environment()
+    _begin_profile(run, fn)
     for owner in _present(datamodule, module):
         owner.prepare_data()
     strategy.barrier("prepare_data")
@@ -60,11 +64,7 @@ def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
     if fn != "fit":
         _log_hyperparameters(run)
         return
-    run.validates = (
-        run.parts.limit_val_batches != 0
-        and run.overrides("validation_step")
-        and run.source.has("validate")
-    )
+    run.validates = _validates(run)
     run.plan = OptimPlan.from_module(module)
     run.wrap_optimizers()
     _check_manual(run)
@@ -76,11 +76,19 @@ def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
 
 
 def conclude(run: Run, fn: str) -> None:
-    """End a run that went well: last hooks, loggers closed."""
+    """Tell everybody that a run went well."""
     run.between_hooks()
-    run.parts.strategy.teardown()
     if fn == "fit":
         run.hooks.fire(run.hooks.on_fit_end)
+
+
+def _begin_profile(run: Run, fn: str) -> None:
+    profiler = run.parts.profiler
+    if isinstance(profiler, PassThroughProfiler):
+        return  # asking for `log_dir` may make a folder
+    profiler.attach(run.module)
+    local_rank = run.parts.strategy.local_rank
+    profiler.setup(fn, local_rank=local_rank, log_dir=run.trainer.log_dir)
 
 
 def tell_of_exception(run: Run, error: BaseException) -> None:
@@ -97,14 +105,16 @@ def tell_of_exception(run: Run, error: BaseException) -> None:
 def teardown(run: Run, fn: str, error: BaseException | None) -> None:
     """Release what `setup` built and close the loggers; runs however the run ended."""
     status = "success" if error is None else "failed"
-    actions = [
+    actions: list[Callable[[], Any]] = [
         partial(callback.teardown, run.trainer, run.module, stage=fn)
         for callback in run.callbacks
     ]
     if run.datamodule is not None:
         actions.insert(0, partial(run.datamodule.teardown, stage=fn))
     actions.append(partial(run.module.teardown, stage=fn))
+    actions.append(run.parts.strategy.teardown)
     actions += [partial(logger.finalize, status) for logger in run.parts.loggers]
+    actions.append(run.parts.profiler.describe)
     _attempt_all(actions, error)
 
 
@@ -159,6 +169,22 @@ def _check_module(run: Run, fn: str) -> None:
         )
 
 
+def _validates(run: Run) -> bool:
+    """Tell whether the fit has anything to validate with."""
+    if run.parts.limit_val_batches == 0 or not run.source.has("validate"):
+        return False
+    if run.overrides("validation_step"):
+        return True
+    own = [name for name in vars(type(run.module)) if name != "validation_step"]
+    near = get_close_matches("validation_step", own, n=1)
+    hint = f" Did you mean `validation_step` by `{near[0]}`?" if near else ""
+    rank_zero_warn(
+        f"there is a validation loader, but {type(run.module).__name__} has no "
+        f"`validation_step`: the fit does not validate.{hint}"
+    )
+    return False
+
+
 def _check_manual(run: Run) -> None:
     if run.module.automatic_optimization:
         return
@@ -181,7 +207,7 @@ def _log_hyperparameters(run: Run) -> None:
         if not owner.__dict__.get("_log_hyperparams", False):
             continue
         for name, value in owner.hparams_initial.items():
-            if name in merged and merged[name] != value:
+            if name in merged and _differ(merged[name], value):
                 raise MisconfigurationException(
                     f"the module and the datamodule both have a hyperparameter {name!r}, "
                     f"with the values {value!r} and {merged[name]!r}. Rename one, or call "
@@ -193,6 +219,13 @@ def _log_hyperparameters(run: Run) -> None:
             logger.log_hyperparams(merged)
         logger.log_graph(run.module)
         logger.save()
+
+
+def _differ(one: Any, other: Any) -> bool:
+    try:
+        return bool(one != other)
+    except (ValueError, RuntimeError):  # arrays and tensors compare by element
+        return one is not other
 
 
 def _present(*owners: Any) -> list[Any]:

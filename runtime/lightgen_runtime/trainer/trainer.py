@@ -26,6 +26,7 @@ from lightgen_runtime.loops.predict import run_predict
 from lightgen_runtime.loops.progress import Progress
 from lightgen_runtime.loops.run import Run
 from lightgen_runtime.loops.source import DataSource
+from lightgen_runtime.profilers.profiler import Profiler
 from lightgen_runtime.strategies import Strategy
 from lightgen_runtime.trainer.build import (
     DEFAULT_MAX_EPOCHS,
@@ -100,6 +101,7 @@ class Trainer(TrainerView):
         benchmark: Let cuDNN search for the fastest algorithms.
         inference_mode: Use `torch.inference_mode` (else `no_grad`) outside of fits.
         detect_anomaly: Let autograd find where a NaN comes from; slow.
+        profiler: "simple", "advanced", "pytorch" or a `Profiler`: what measures the run.
         default_root_dir: Where files go that nothing else places; the current folder.
 
     Raises:
@@ -148,6 +150,7 @@ class Trainer(TrainerView):
         benchmark: bool | None = None,
         inference_mode: bool = True,
         detect_anomaly: bool = False,
+        profiler: Profiler | str | None = None,
         default_root_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         flags = {name: value for name, value in locals().items() if name != "self"}
@@ -302,8 +305,9 @@ class Trainer(TrainerView):
             raise RuntimeError(
                 "`trainer.save_checkpoint` before any run: there is no model to save"
             )
-        checkpoint = dump_checkpoint(self._run, weights_only)
-        self.strategy.save_checkpoint(checkpoint, filepath)
+        with self.profiler.profile("save_checkpoint"):
+            checkpoint = dump_checkpoint(self._run, weights_only)
+            self.strategy.save_checkpoint(checkpoint, filepath)
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print from the first process, without disturbing the progress bar."""
@@ -364,7 +368,8 @@ class Trainer(TrainerView):
             datamodule = loaders
         if model is None and self._run is not None:
             model = self._run.module
-            datamodule = datamodule or self._run.datamodule
+            if not any(loaders is not None for loaders in given.values()):
+                datamodule = datamodule or self._run.datamodule
         if not isinstance(model, LightningModule):
             raise MisconfigurationException(
                 f"`trainer.{fn}()` got {type(model).__name__} as the model; a "
@@ -382,10 +387,8 @@ class Trainer(TrainerView):
         model.__dict__.update(_log_context=run.context, _run=run)
         if datamodule is not None:
             datamodule.trainer = self
-        if self._run is not None and self._run.module is model:
-            run.plan = (
-                self._run.plan
-            )  # a checkpoint after a test keeps optimizer states
+        if self._run is not None and self._run.module is model and fn != "fit":
+            run.go_on_from(self._run)
         self._run = run
         return run
 

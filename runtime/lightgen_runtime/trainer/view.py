@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from lightgen_runtime.callbacks.gradient_accumulation_scheduler import (
+    GradientAccumulationScheduler,
+)
+
 if TYPE_CHECKING:
+    from lightgen_runtime.callbacks.callback import Callback
     from lightgen_runtime.core.datamodule import LightningDataModule
     from lightgen_runtime.core.module import LightningModule
     from lightgen_runtime.core.optim import SchedulerConfig
     from lightgen_runtime.loggers import Logger
+    from lightgen_runtime.loops.predicted import Predicted
     from lightgen_runtime.loops.progress import Progress
     from lightgen_runtime.loops.run import Run
+    from lightgen_runtime.profilers.profiler import Profiler
     from lightgen_runtime.strategies import Strategy
     from lightgen_runtime.trainer.build import TrainerParts
     from lightgen_runtime.trainer.trainer import TrainerState
@@ -24,6 +31,7 @@ class TrainerView:
 
     _parts: TrainerParts
     _run: Run | None
+    callbacks: list[Callback]
     state: TrainerState
     progress: Progress
     default_root_dir: str
@@ -100,6 +108,11 @@ class TrainerView:
     def num_sanity_val_steps(self) -> int:
         """Validation batches tried before training."""
         return self._parts.num_sanity_val_steps
+
+    @property
+    def profiler(self) -> Profiler:
+        """What measures the run; without the flag, one that does nothing."""
+        return self._parts.profiler
 
     @property
     def precision(self) -> str:
@@ -255,6 +268,13 @@ class TrainerView:
         """Batches to predict, by loader."""
         return self._batches("predict")
 
+    @property
+    def predict_loop(self) -> Predicted:
+        """What the current or last prediction has collected, for prediction writers."""
+        if self._run is None:
+            raise RuntimeError("this trainer has not predicted yet")
+        return self._run.predicted
+
     def _batches(self, stage: str) -> list[int | float]:
         if self._run is None or not self._run.source.has(stage):
             return []
@@ -285,9 +305,17 @@ class TrainerView:
         batches = self._run.source.train().num_batches
         if batches == float("inf"):
             return self.max_steps if self.max_steps != -1 else float("inf")
-        per_epoch = math.ceil(batches / self.accumulate_grad_batches)
-        total = per_epoch * max(self.max_epochs, 1)
+        total = sum(
+            math.ceil(batches / self._accumulation_in(epoch))
+            for epoch in range(max(self.max_epochs, 1))
+        )
         return total if self.max_steps == -1 else min(total, self.max_steps)
+
+    def _accumulation_in(self, epoch: int) -> int:
+        for callback in self.callbacks:
+            if isinstance(callback, GradientAccumulationScheduler):
+                return callback.get_accumulate_grad_batches(epoch)
+        return self.accumulate_grad_batches
 
     # ---- stage ----
 

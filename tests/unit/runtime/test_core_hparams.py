@@ -151,7 +151,9 @@ def test_hyperparameters_are_attributes_and_entries() -> None:
     hparams = Everything().hparams
     hparams.lr = 0.9
     assert hparams["lr"] == 0.9
-    with pytest.raises(AttributeError, match="no hyperparameter 'widht'.*mean 'width'"):
+    with pytest.raises(
+        AttributeError, match=r"no hyperparameter 'widht'.*mean 'width'"
+    ):
         _ = hparams.widht
 
 
@@ -267,6 +269,6 @@ def test_datamodule_is_rebuilt_from_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_contradicting_hyperparameters_are_refused() -> None:
-    with pytest.raises(MisconfigurationException, match="'lr'.*0.1 and 1.0.*Rename"):
+    with pytest.raises(MisconfigurationException, match=r"'lr'.*0.1 and 1.0.*Rename"):
         quiet().fit(Everything(lr=0.1), Data())
     quiet().fit(Everything(lr=1.0), Data())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_argument_that_was_not_saved_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_override_that_is_no_argument_is_an_error(path: Path) -> None:
-    with pytest.raises(MisconfigurationException, match="widht.*Did you mean 'width'"):
+    with pytest.raises(MisconfigurationException, match=r"widht.*Did you mean 'width'"):
         Sized.load_from_checkpoint(path, widht=3)
 
 
@@ -131,11 +132,10 @@ def test_file_that_is_no_checkpoint(
         file.write_bytes(content)
     elif content is not None:
         torch.save(content, file)
+    run = getattr(quiet(), method, None)
+    read = run and partial(run, Small(), loader(), ckpt_path=file)
     with pytest.raises(error, match=r"x\.ckpt"):
-        if method == "load_from_checkpoint":
-            Small.load_from_checkpoint(file)
-        else:
-            getattr(quiet(), method)(Small(), loader(), ckpt_path=file)
+        (read or partial(Small.load_from_checkpoint, file))()
 
 
 def test_state_dict_of_another_framework_loads_as_weights(tmp_path: Path) -> None:
@@ -188,13 +188,9 @@ def test_other_optimizers_do_not_resume(
     configure: Any, found: str, tmp_path: Path
 ) -> None:
     fitted(Small()).save_checkpoint(tmp_path / "x.ckpt")
+    module, trainer = variant(configure_optimizers=configure), quiet(max_epochs=2)
     with pytest.raises(CheckpointMismatchError, match=found):
-        fit = quiet(max_epochs=2).fit
-        fit(
-            variant(configure_optimizers=configure),
-            loader(),
-            ckpt_path=tmp_path / "x.ckpt",
-        )
+        trainer.fit(module, loader(), ckpt_path=tmp_path / "x.ckpt")
 
 
 def test_checkpoint_saved_after_a_test_still_resumes(tmp_path: Path) -> None:
@@ -212,9 +208,9 @@ def test_unknown_callback_state_is_warned_about(tmp_path: Path) -> None:
 
     trainer = fitted(Small(), callbacks=EarlyStopping("val_loss"))
     trainer.save_checkpoint(tmp_path / "x.ckpt")
-    with pytest.warns(UserWarning, match="does not have: .*EarlyStopping"):
-        fit = quiet(max_epochs=2).fit
-        fit(Small(), loader(), loader(4), ckpt_path=tmp_path / "x.ckpt")
+    resumed = quiet(max_epochs=2)
+    with pytest.warns(UserWarning, match=r"does not have: .*EarlyStopping"):
+        resumed.fit(Small(), loader(), loader(4), ckpt_path=tmp_path / "x.ckpt")
 
 
 def test_hook_sees_the_checkpoint_before_its_weights_are_loaded(tmp_path: Path) -> None:

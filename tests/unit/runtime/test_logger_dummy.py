@@ -7,8 +7,8 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from small_runs import quiet, variant
 from small_runs import loader as batches
+from small_runs import quiet, variant
 
 from lightgen_runtime.loggers import CSVLogger
 from lightgen_runtime.loggers.logger import DummyExperiment, DummyLogger

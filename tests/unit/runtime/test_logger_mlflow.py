@@ -118,7 +118,7 @@ def test_refused_store_says_what_to_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
-    with pytest.raises(MisconfigurationException, match="sqlite:///mlflow.db"):
+    with pytest.raises(MisconfigurationException, match=r"sqlite:///mlflow\.db"):
         MLFlowLogger(save_dir=tmp_path)
 
 

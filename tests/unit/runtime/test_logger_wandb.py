@@ -30,6 +30,7 @@ def _closed_runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Never leave the machine, print nothing, leave no run open."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     yield
     wandb.finish()
@@ -142,7 +143,7 @@ def test_media_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     logger = WandbLogger(save_dir=tmp_path, offline=True)
     with pytest.raises(ValueError, match="1 items and 2 values for 'caption'"):
         logger.log_image("picture", [torch.zeros(3, 4, 4)], caption=["a", "b"])
-    with pytest.raises(TypeError, match="log_audio.*got str; a list is needed"):
+    with pytest.raises(TypeError, match=r"log_audio.*got str; a list is needed"):
         logger.log_audio("sound", "file.wav")  # type: ignore[arg-type]
 
 

@@ -27,7 +27,9 @@ class Pair(LightningModule):
     def losses(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         made = self.maker(batch)
         fooled = (self.judge(made) - 1).square().mean()
-        told = self.judge(made).square().mean() + (self.judge(batch) - 1).square().mean()
+        told = (
+            self.judge(made).square().mean() + (self.judge(batch) - 1).square().mean()
+        )
         return fooled, told
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightgen_runtime import Callback, LightningModule, Trainer, seed_everything
 from lightgen_runtime.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from lightgen_runtime.loggers import CSVLogger
+from lightgen_runtime.utilities.exceptions import CheckpointFormatError
 
 
 class Noisy(Dataset[torch.Tensor]):
@@ -93,6 +94,17 @@ class Interrupt(Checkpoint):
             raise KeyboardInterrupt
 
 
+def quick_trainer(**flags: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **flags,
+    )
+
+
 def fit(
     module: LightningModule,
     folder: Path,
@@ -149,6 +161,7 @@ KINDS: dict[str, tuple[type[Model], dict[str, Any]]] = {
     "validation inside the epoch": (Model, {"val_check_interval": 3}),
     "manual": (Manual, {}),
     "workers": (Model, {"workers": 1}),
+    "accumulating": (Model, {"accumulate_grad_batches": 3, "val_check_interval": 2}),
 }
 MOMENTS = [
     ("on_train_batch_end", 1),
@@ -212,3 +225,107 @@ def test_checkpoint_of_a_finished_fit_goes_on_with_more_epochs(tmp_path: Path) -
     weights = again.lightning_module.state_dict()
     for name, expected in whole.lightning_module.state_dict().items():
         assert torch.equal(weights[name], expected)
+
+
+@pytest.mark.parametrize("occurrence", [3, 11])
+def test_checkpoint_before_a_batch_counts_no_batch_twice(
+    occurrence: int, tmp_path: Path
+) -> None:
+    # The batch itself has been fetched by then, so only its random numbers differ.
+    whole = fit(Model(), tmp_path / "whole")
+    path = tmp_path / "x.ckpt"
+    interrupt = Interrupt("on_train_batch_start", occurrence, path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Model(), tmp_path, extra=[interrupt])
+    resumed = fit(Model(), tmp_path, resume=path)
+    assert resumed.progress == whole.progress
+
+
+def test_fit_stopped_inside_an_epoch_reads_its_other_batches(tmp_path: Path) -> None:
+    def train(steps: int, resume: Path | None = None) -> dict[str, torch.Tensor]:
+        seed_everything(7, verbose=False)
+        trainer = quick_trainer(max_steps=steps)
+        loader = DataLoader(Noisy(), batch_size=2, shuffle=True)
+        trainer.fit(Model(), loader, DataLoader(Noisy(4)), ckpt_path=resume)
+        trainer.save_checkpoint(tmp_path / f"{steps}.ckpt")
+        return trainer.lightning_module.state_dict()
+
+    whole = train(17)
+    train(3)
+    resumed = train(17, tmp_path / "3.ckpt")
+    assert_equal(resumed, dict(whole))
+
+
+def test_loader_with_a_generator_of_its_own_goes_on(tmp_path: Path) -> None:
+    def train(epochs: int, resume: Path | None = None) -> list[list[float]]:
+        seed_everything(7, verbose=False)
+        seen: list[list[float]] = []
+
+        class Watching(Model):
+            def training_step(self, batch: Any, batch_idx: int) -> Any:
+                seen.append(batch[:, 0].tolist())
+                return super().training_step(batch, batch_idx)
+
+        trainer = quick_trainer(max_epochs=epochs)
+        generator = torch.Generator().manual_seed(5)
+        loader = DataLoader(
+            torch.randn(6, 4, generator=torch.Generator().manual_seed(0)),
+            batch_size=2,
+            shuffle=True,
+            generator=generator,
+        )
+        trainer.fit(Watching(), loader, DataLoader(Noisy(4)), ckpt_path=resume)
+        trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return seen
+
+    whole = train(3)
+    train(1)
+    assert train(3, tmp_path / "1.ckpt") == whole[3:]
+
+
+def test_checkpoint_after_validating_an_interrupted_fit_resumes(tmp_path: Path) -> None:
+    loader = DataLoader(Noisy(), batch_size=2)
+    trainer = quick_trainer(max_epochs=2)
+
+    class Failing(Model):
+        def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+            if self.global_step == 3:
+                raise ValueError("stop here")
+
+    module = Failing()
+    with pytest.raises(ValueError, match="stop here"):
+        trainer.fit(module, loader, DataLoader(Noisy(4)))
+    trainer.validate(module, DataLoader(Noisy(4)), verbose=False)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    again = quick_trainer(max_epochs=2)
+    again.fit(Model(), loader, DataLoader(Noisy(4)), ckpt_path=tmp_path / "x.ckpt")
+    assert again.global_step == 14
+
+
+def test_log_options_of_the_code_win_over_those_of_the_file(tmp_path: Path) -> None:
+    class Changed(Model):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            loss = self.net(batch).pow(2).mean()
+            self.log("loss", loss, on_step=False, on_epoch=True)
+            return loss
+
+    path = tmp_path / "x.ckpt"
+    with pytest.raises(KeyboardInterrupt):
+        fit(Model(), tmp_path, extra=[Interrupt("on_train_batch_end", 3, path)])
+    fit(Changed(), tmp_path / "b", resume=path)
+    header = (tmp_path / "b" / "log" / "metrics.csv").read_text().splitlines()[0]
+    assert "loss_step" not in header.split(",")
+
+
+def test_file_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+    trainer = quick_trainer(max_epochs=1)
+    loader = DataLoader(Noisy(), batch_size=2)
+    trainer.fit(Model(), loader, DataLoader(Noisy(4)))
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    content = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    content["lightgen"]["format"] = 99
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointFormatError, match="newer version"):
+        quick_trainer(max_epochs=2).fit(
+            Model(), loader, DataLoader(Noisy(4)), ckpt_path=tmp_path / "x.ckpt"
+        )

@@ -64,6 +64,7 @@ def test_keys_and_types_are_as_recorded(tmp_path: Path) -> None:
             "progress": "dict",
             "rng": "dict",
             "epoch_rng": "dict",
+            "gradients": "list",
             "train_metrics": "list",
             "callback_metrics": "dict",
             "precision": "dict",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -70,7 +69,7 @@ def test_users_error_propagates_unchanged_and_all_is_torn_down(place: str) -> No
         teardown=lambda self, stage: witness.calls.append(f"module {stage}"),
     )
     trainer = quiet(callbacks=witness)
-    with pytest.raises(Mistake, match="^mine$") as caught:
+    with pytest.raises(Mistake, match=r"^mine$") as caught:
         trainer.fit(module, val_dataloaders=loader(4))
     assert witness.error is caught.value
     assert caught.value.__cause__ is None
@@ -103,7 +102,7 @@ def test_errors_in_clean_up_are_attached_and_stop_nothing(tmp_path: Path) -> Non
     logger = CSVLogger(tmp_path)
     logger.finalize = Mock()  # type: ignore[method-assign]
     module = variant(training_step=failing, teardown=Mock())
-    with pytest.raises(Mistake, match="^mine") as caught:
+    with pytest.raises(Mistake, match=r"^mine") as caught:
         quiet(callbacks=[first, second], logger=logger).fit(module, loader())
     assert first.calls == second.calls == ["on_exception", "teardown fit"]
     module.teardown.assert_called_once_with(stage="fit")
@@ -343,9 +342,9 @@ def test_described_hooks_name_who_listens() -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    return tmp_path
 
 
 def test_fast_dev_run_leaves_no_files(folder: Path) -> None:

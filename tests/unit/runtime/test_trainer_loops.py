@@ -352,11 +352,16 @@ def test_no_validation_loader_is_no_validation() -> None:
     module.on_validation_start.assert_not_called()
 
 
-def test_training_without_validation_step_ignores_the_loader() -> None:
+def test_training_without_validation_step_says_so() -> None:
     class Bare(Small):
         validation_step = Small.__mro__[1].validation_step  # type: ignore
 
-    trainer = fitted(Bare())
+        def validaton_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    with pytest.warns(
+        UserWarning, match="Did you mean `validation_step` by `validaton"
+    ):
+        trainer = fitted(Bare())
     assert not trainer.enable_validation
 
 

@@ -28,6 +28,10 @@ class PlainProgressBar(ProgressBar):
         if self._is_enabled:
             print_to_stderr(text)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock for an epoch that is resumed, whose start nobody announces."""
+        self._started = monotonic()
+
     def on_train_epoch_start(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 from time import monotonic
@@ -104,11 +105,17 @@ class RichProgressBar(ProgressBar):
         self._next_drawing = math.inf
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print above the bar; arguments are those of `rich.console.Console.print`."""
-        if self._progress is None:
+        """Print above the bar; arguments are those of `print`."""
+        is_elsewhere = kwargs.get("file") is not None or not sys.stdout.isatty()
+        if self._progress is None or is_elsewhere:
             super().print(*args, **kwargs)
-        else:
-            self._progress.console.print(*args, **kwargs)
+            return
+        text = io.StringIO()
+        super().print(*args, **{**kwargs, "file": text})
+        # `out` takes brackets for what they are. It ends the line in any case, as the
+        # bar is drawn on the next one.
+        line = text.getvalue().removesuffix("\n")
+        self._progress.console.out(line, highlight=False)
 
     # Training.
 
