@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import numbers
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -121,13 +122,19 @@ class LogScope:
         add_dataloader_idx = call[8]
         if self.loader is not None and add_dataloader_idx:
             suffix = f"/dataloader_idx_{self.loader}"
-        return self.add(name, suffix, call, options)
+        kind = ObjectSlot if is_metric_object(value) else SLOT_TYPES[options.reduce_fx]
+        return self.add(name, suffix, call, options, kind)
 
     def add(
-        self, name: str, suffix: str, call: tuple[Any, ...] | None, options: LogOptions
+        self,
+        name: str,
+        suffix: str,
+        call: tuple[Any, ...] | None,
+        options: LogOptions,
+        kind: type[MetricSlot],
     ) -> MetricSlot:
         """Add a slot to the selected loader's. A `call` of None adopts the next call's."""
-        slot = SLOT_TYPES[options.reduce_fx](name, suffix, call, options, self)
+        slot = kind(name, suffix, call, options, self)
         self.slots[name] = slot
         self.store.slots.append(slot)
         return slot
@@ -182,6 +189,10 @@ class MetricSlot:
         """Return a tensor of one element without its dimensions."""
         _check_value(self.name, value)
         return value.reshape(())
+
+    def step_result(self) -> Any:
+        """Return the last value: a number, a 0-d tensor, or None if there is none."""
+        return self.last
 
     def result(self) -> Any:
         """Return the reduction over the epoch so far: a number or a 0-d tensor."""
@@ -306,6 +317,31 @@ class MinSlot(FoldSlot):
         return min(total, value)
 
 
+class ObjectSlot(MetricSlot):
+    """A metric object of torchmetrics, which keeps its own state and reduction."""
+
+    __slots__ = ()
+
+    def update(self, value: Any, batch_size: int | None, context: LogContext) -> None:
+        """Remember the object; the user has updated it already."""
+        self.last = value
+        self.weight = 1.0
+
+    def step_result(self) -> Any:
+        """Return the value of the last `forward`, None if only `update` was called."""
+        return self.last._forward_cache
+
+    def result(self) -> Any:
+        """Return the value over everything since the last reset."""
+        return self.last.compute()
+
+    def reset(self) -> None:
+        """Start a new epoch of the object too."""
+        if self.weight:
+            self.last.reset()
+        self.weight = 0.0
+
+
 SLOT_TYPES: dict[str, type[MetricSlot]] = {
     "mean": MeanSlot,
     "sum": SumSlot,
@@ -355,13 +391,15 @@ class MetricStore:
 
     def clear(self) -> None:
         """Forget every key."""
+        self.reset()
         self.slots.clear()
         for scope in self._scopes.values():
             scope.clear()
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Return every slot as plain data."""
-        return [slot.state_dict() for slot in self.slots]
+        kept = [slot for slot in self.slots if not isinstance(slot, ObjectSlot)]
+        return [slot.state_dict() for slot in kept]
 
     def load_state_dict(
         self, state: list[dict[str, Any]], device: torch.device
@@ -373,7 +411,8 @@ class MetricStore:
                 continue
             scope.select(entry["loader"])
             options = LogOptions(**entry["options"])
-            slot = scope.add(entry["name"], entry["suffix"], None, options)
+            kind = SLOT_TYPES[options.reduce_fx]
+            slot = scope.add(entry["name"], entry["suffix"], None, options, kind)
             slot.last = _copied(entry["last"], device)
             slot.total = _copied(entry["total"], device)
             slot.weight = entry["weight"]
@@ -383,8 +422,10 @@ class MetricStore:
         """Yield (slot, key, last value) of what is reported per step."""
         for slot in self.slots:
             if slot.options.on_step and slot.last is not None:
+                value = slot.step_result()
                 forked = "_step" if slot.options.on_epoch else ""
-                yield slot, f"{slot.name}{forked}{slot.suffix}", slot.last
+                if value is not None:
+                    yield slot, f"{slot.name}{forked}{slot.suffix}", value
 
     def epoch_values(self) -> Iterator[tuple[MetricSlot, str, Any]]:
         """Yield (slot, key, reduction) of what is reported per epoch and was logged."""
@@ -460,7 +501,15 @@ def _first_size(batch: Any) -> int | None:
     return None
 
 
+def is_metric_object(value: Any) -> bool:
+    """Tell an object of torchmetrics, without importing the package."""
+    torchmetrics = sys.modules.get("torchmetrics")
+    return torchmetrics is not None and isinstance(value, torchmetrics.Metric)
+
+
 def _check_value(name: str, value: Any) -> None:
+    if is_metric_object(value):
+        return
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise MisconfigurationException(

@@ -11,7 +11,7 @@ import torch
 from lightgen_runtime.io.schema import VALIDATED
 from lightgen_runtime.loops.feed import Feed
 from lightgen_runtime.loops.report import read_floats
-from lightgen_runtime.loops.signature import positional
+from lightgen_runtime.loops.signature import check_takes_loader_number, positional
 from lightgen_runtime.utilities.seed import isolate_rng
 
 if TYPE_CHECKING:
@@ -135,6 +135,9 @@ def _one_loader(
     step = bound_step(run, f"{hooks.prefix}_step", 2 + several)
     scope = run.scopes[f"{hooks.prefix}_step"]
     before, after = hooks.listeners("batch_start"), hooks.listeners("batch_end")
+    if several:
+        _check_batch_hooks(before, 2)
+        _check_batch_hooks(after, 3)
     fire = run.hooks.fire
     kind = "val" if stage == "validate" else stage
     iterator = run.measured_items(f"[_EvaluationLoop].{kind}_next", feed.open())
@@ -150,6 +153,15 @@ def _one_loader(
             seen = run.progress.count_evaluated(stage, feed.dataloader_idx)
             if store.reports_steps:
                 report.send_step(None, seen)
+
+
+def _check_batch_hooks(listeners: Listeners | None, arguments: int) -> None:
+    if listeners is None:
+        return
+    for callback in listeners.callbacks:
+        check_takes_loader_number(callback, 2 + arguments)  # trainer and module first
+    if listeners.module is not None:
+        check_takes_loader_number(listeners.module, arguments)
 
 
 def bound_step(run: Run, name: str, offered: int) -> Callable[..., Any]:

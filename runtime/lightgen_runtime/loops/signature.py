@@ -40,3 +40,25 @@ def positional(
     if taken == offered:
         return method
     return lambda *args: method(*args[:taken])
+
+
+def check_takes_loader_number(hook: Callable[..., Any], before_it: int) -> None:
+    """Make sure that a batch hook can be told which of several loaders a batch is from.
+
+    Args:
+        hook: The bound hook.
+        before_it: Number of arguments before `dataloader_idx`.
+
+    Raises:
+        MisconfigurationException: It takes no further argument.
+    """
+    try:
+        inspect.signature(hook).bind(*range(before_it + 1))
+    except ValueError:  # no signature to look at
+        return
+    except TypeError as error:
+        name = getattr(hook, "__qualname__", repr(hook))
+        raise MisconfigurationException(
+            f"`{name}` takes no `dataloader_idx`, and there are several loaders. Add it as "
+            "the last argument: `dataloader_idx=0`."
+        ) from error

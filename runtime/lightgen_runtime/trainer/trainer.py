@@ -373,7 +373,7 @@ class Trainer(TrainerView):
         if not isinstance(model, LightningModule):
             raise MisconfigurationException(
                 f"`trainer.{fn}()` got {type(model).__name__} as the model; a "
-                "`LightningModule` is needed"
+                f"`LightningModule` is needed{_of_another_package(model)}"
             )
         if datamodule is not None and any(v is not None for v in given.values()):
             raise MisconfigurationException(
@@ -432,3 +432,11 @@ class Trainer(TrainerView):
         """The progress bar."""
         bars = (c for c in self.callbacks if isinstance(c, ProgressBar))
         return next(bars, None)
+
+
+def _of_another_package(model: object) -> str:
+    """Return a hint if the model is a module of the package this one is used like."""
+    homes = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+    if homes.isdisjoint({"lightning", "pytorch_lightning"}):
+        return ""
+    return " of lightgen_runtime; this one is Lightning's: change its import as well"

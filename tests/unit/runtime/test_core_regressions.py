@@ -190,3 +190,25 @@ def test_log_dict_takes_positional_options() -> None:
 
     trainer = fitted(Module(), max_epochs=1)
     assert trainer.progress_bar_metrics["x"] == 1.0
+
+
+def test_batch_hook_without_loader_number_is_explained() -> None:
+    class Module(Small):
+        def on_validation_batch_end(
+            self, outputs: Any, batch: Any, batch_idx: int
+        ) -> None: ...
+
+        def validation_step(
+            self, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        ) -> None: ...
+
+    loaders = [DataLoader(torch.ones(2, 4)), DataLoader(torch.ones(2, 4))]
+    Trainer(**QUIET).validate(Module(), loaders[0], verbose=False)
+    with pytest.raises(MisconfigurationException, match="Add it as the last argument"):
+        Trainer(**QUIET).validate(Module(), loaders, verbose=False)
+
+
+def test_module_of_the_other_package_is_recognised() -> None:
+    lightning = pytest.importorskip("lightning")
+    with pytest.raises(MisconfigurationException, match="change its import as well"):
+        Trainer(**QUIET).validate(lightning.LightningModule())
