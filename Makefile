@@ -4,6 +4,10 @@ WORKERS ?= 2
 
 BIN := .venv/bin
 DEMO_BIN := $(CURDIR)/.venv-demo/bin
+# The first of demo, demo-2, ... that is free: an earlier demo may hold somebody's work.
+DEMO := $(shell name=demo; number=1; \
+    while [ -e $$name ]; do number=$$((number + 1)); name=demo-$$number; done; \
+    echo $$name)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -16,17 +20,17 @@ help: ## list the targets
 setup: .venv/.installed ## make .venv with lightgen (editable) and every tool in it
 	@echo "Ready. To use it: . .venv/bin/activate"
 
-demo: ## install into .venv-demo, then generate, train, test and predict in ./demo
+demo: ## install into .venv-demo, then generate, train, test and predict in a new folder
 	@$(call new_venv,.venv-demo)
-	$(DEMO_BIN)/python -m pip install -c constraints.txt .
-	@rm -rf demo && mkdir demo
-	$(call show,demo,lightgen new mymodel --defaults)
-	$(call show,demo/mymodel,lightgen train)
-	$(call show,demo/mymodel,lightgen test --ckpt best)
-	$(call show,demo/mymodel,lightgen predict --ckpt best)
-	@printf '\nThe project is demo/mymodel; its first run:\n'
-	@cd demo/mymodel && find runs/1 -type f | sort | sed 's/^/  /'
-	@printf '\nGo on with:\n  . .venv-demo/bin/activate\n  cd demo/mymodel\n'
+	"$(DEMO_BIN)/python" -m pip install -c constraints.txt .
+	@mkdir $(DEMO)
+	$(call show,$(DEMO),lightgen new mymodel --defaults)
+	$(call show,$(DEMO)/mymodel,lightgen train)
+	$(call show,$(DEMO)/mymodel,lightgen test --ckpt best)
+	$(call show,$(DEMO)/mymodel,lightgen predict --ckpt best)
+	@printf '\nThe project is $(DEMO)/mymodel; its first run:\n'
+	@cd $(DEMO)/mymodel && find runs/1 -type f | sort | sed 's/^/  /'
+	@printf '\nGo on with:\n  . .venv-demo/bin/activate\n  cd $(DEMO)/mymodel\n'
 	@printf '  lightgen train --trainer.max_epochs 20 --model.lr 3e-3\n'
 
 test: check ## lint, types and the whole test suite
@@ -61,8 +65,8 @@ constraints: .venv/.installed ## pin again, to the newest versions that pyprojec
 	    | grep -vE '^(cuda|nvidia|triton)' >> constraints.new
 	mv constraints.new constraints.txt
 
-clean: ## remove the virtual environments, the demo, caches and builds
-	rm -rf .venv .venv-demo demo build dist .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove the virtual environments, caches and builds; demo projects stay
+	rm -rf .venv .venv-demo build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is what makes a second `make setup` instant.

@@ -170,7 +170,7 @@ def _search_path(root: Path, here: Path) -> str:
     present = os.environ.get("PYTHONPATH")
     entries = present.split(os.pathsep) if present else []
     if here != root:
-        entries = [os.path.join(here, entry) for entry in entries]
+        entries = [str(here / entry) for entry in entries]
     return os.pathsep.join(["src", *entries])
 
 

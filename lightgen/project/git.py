@@ -77,9 +77,7 @@ def _repository_variables() -> tuple[str, ...]:
     command = ["git", "rev-parse", "--local-env-vars"]
     try:
         # Wherever this process stands may be gone.
-        done = subprocess.run(
-            command, cwd=os.path.abspath(os.sep), capture_output=True, text=True
-        )
+        done = subprocess.run(command, cwd=os.sep, capture_output=True, text=True)
     except OSError:
         return ()
     return tuple(done.stdout.split()) if done.returncode == 0 else ()

@@ -62,6 +62,8 @@ def replace_files(root: Path, tree: FileTree) -> None:
         ConflictError: If another process is writing to `root`.
     """
     recover(root)
+    if not tree:
+        return
     journal = root / JOURNAL_FOLDER
     try:
         journal.mkdir()

@@ -19,7 +19,7 @@ from lightgen.project.state import STATE_PATH
 # Longer names leave no room for temporary siblings within the usual 255 bytes.
 _MAX_LENGTH = 100
 _PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_WINDOWS_DEVICES = frozenset(
+WINDOWS_DEVICES = frozenset(
     {"con", "prn", "aux", "nul"}
     | {f"{port}{digit}" for port in ("com", "lpt") for digit in range(10)}
 )
@@ -75,7 +75,7 @@ def _fault(name: str, parent: Path) -> str | None:
         return fault
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         return "it is a Python keyword"
-    if lowered in _WINDOWS_DEVICES:
+    if lowered in WINDOWS_DEVICES:
         return "Windows keeps it for a device"
     if lowered in _OWN_FOLDERS:
         return "every project has a folder of that name inside"

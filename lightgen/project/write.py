@@ -119,7 +119,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            present = os.stat(folder, follow_symlinks=False)
+            present = folder.lstat()
         except (BlockingIOError, FileNotFoundError) as error:
             raise busy from error
         # Between the two calls it may have been removed, or made again by another.

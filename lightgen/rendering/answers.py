@@ -10,12 +10,27 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lightgen.errors import InvalidAnswerError, UnknownOptionError, listing, nearest
+from lightgen.rendering.bundled import bundled_names
 from lightgen.rendering.template import Question, TemplateConfig
 
-_BOOLEANS = frozenset(
-    "y yes t true on 1 n no f false off 0".split()  # noqa: SIM905 - reads as the words
-)
-_NUMBERS: Mapping[str, Callable[[str], Any]] = {"int": int, "float": float}
+_BOOLEANS = {
+    **dict.fromkeys(("y", "yes", "t", "true", "on", "1"), True),
+    **dict.fromkeys(("n", "no", "f", "false", "off", "0"), False),
+}
+
+
+def _boolean(text: str) -> bool:
+    try:
+        return _BOOLEANS[text.strip().lower()]
+    except KeyError as error:
+        raise ValueError(f"{text!r} is neither true nor false") from error
+
+
+_CONVERTERS: Mapping[str, tuple[Callable[[str], Any], str]] = {
+    "bool": (_boolean, "true or false"),
+    "int": (int, "a whole number"),
+    "float": (float, "a number"),
+}
 
 
 def parse_data(pairs: Iterable[str]) -> dict[str, str]:
@@ -56,8 +71,8 @@ def check_answers(
         question = config.askable.get(key)
         if question is None:
             raise _unknown(key, text, config, template)
-        _check_type(question, text)
-        _check_choice(question, text)
+        if not question.multiselect:
+            _check_value(question, text)
 
 
 def _unknown(
@@ -65,9 +80,13 @@ def _unknown(
 ) -> UnknownOptionError:
     names = sorted(config.askable)
     close = nearest(key, names)
-    todo = f"--data {close}={text}" if close else f"lightgen templates show {template}"
+    todo = "see the questions in its copier.yml"
     if key == "package":
         todo = "the package is NAME: lightgen new NAME"
+    elif close:
+        todo = f"--data {close}={text}"
+    elif template in bundled_names():
+        todo = f"lightgen templates show {template}"
     return UnknownOptionError(
         f"the template `{template}` has no option `{key}`",
         where=f"option --data {key}={text}",
@@ -76,27 +95,15 @@ def _unknown(
     )
 
 
-def _check_type(question: Question, text: str) -> None:
-    if question.multiselect:
-        return
-    if question.type_name == "bool" and text.strip().lower() not in _BOOLEANS:
-        raise _wrong(question, text, "true or false")
-    convert = _NUMBERS.get(question.type_name)
-    if convert is not None:
-        try:
-            convert(text)
-        except ValueError as error:
-            kind = "a whole number" if question.type_name == "int" else "a number"
-            raise _wrong(question, text, kind) from error
-
-
-def _check_choice(question: Question, text: str) -> None:
-    if question.multiselect or not question.choices:
-        return
-    convert = _NUMBERS.get(question.type_name, str)
+def _check_value(question: Question, text: str) -> None:
+    convert, kind = _CONVERTERS.get(question.type_name, (str, ""))
+    try:
+        value = convert(text)
+    except ValueError as error:
+        raise _wrong(question, text, kind) from error
     names = [str(choice) for choice in question.choices]
     computed = any("{" in name for name in names)
-    if not computed and convert(text) not in map(convert, names):
+    if names and not computed and value not in map(convert, names):
         raise _wrong(question, text, listing(names), nearest(text, names))
 
 

@@ -6,6 +6,7 @@ settings, so that the same template and answers give the same files for everybod
 
 from __future__ import annotations
 
+import errno
 import json
 import warnings
 from collections.abc import Mapping
@@ -16,13 +17,19 @@ from typing import TYPE_CHECKING, Any
 from lightgen.errors import (
     InvalidAnswerError,
     TemplateFormatError,
-    UntrustedTemplateError,
     VerificationError,
 )
-from lightgen.project.tree import FileTree, read_tree
+from lightgen.project.git import without_git_variables
+from lightgen.project.tree import FileTree, TreeFile, read_tree
 from lightgen.rendering.scratch import scratch_folder, scratch_refused
 from lightgen.rendering.source import OpenTemplate
-from lightgen.rendering.template import TemplateConfig
+from lightgen.rendering.template import TemplateConfig, untrusted
+
+# What the names and files of a template can cause, wherever it is rendered.
+_FAULTS_OF_THE_TEMPLATE = frozenset(
+    {errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.EINVAL, errno.ENAMETOOLONG}
+    | {errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY}
+)
 
 if TYPE_CHECKING:
     from copier._main import Worker
@@ -61,26 +68,37 @@ def render(
         folder = scratch / name
         worker = _run_copier(template, folder, answers, interactive=interactive)
         tree = read_tree(folder) if folder.is_dir() else {}
+    tree = _with_source(tree, template)
     return Rendered(tree, _recordable(template.config, worker))
+
+
+def _with_source(tree: FileTree, template: OpenTemplate) -> FileTree:
+    """Name the template's own place where copier wrote that of the temporary copy."""
+    copy, source = template.address.encode(), template.record.source.encode()
+    return {
+        path: TreeFile(file.content.replace(copy, source), file.executable)
+        for path, file in tree.items()
+    }
 
 
 def _run_copier(
     template: OpenTemplate, folder: Path, answers: dict[str, Any], *, interactive: bool
 ) -> Worker:
-    import copier
-    from copier.errors import (
-        CopierError,
-        CopierWarning,
-        ForbiddenPathError,
-        InteractiveSessionError,
-        UnsafeTemplateError,
-    )
+    # copier keeps the environment as it is when it is imported.
+    with without_git_variables():
+        import copier
+        from copier.errors import (
+            CopierError,
+            CopierWarning,
+            ForbiddenPathError,
+            InteractiveSessionError,
+            UnsafeTemplateError,
+        )
     from jinja2 import TemplateError
     from pydantic import ValidationError
 
     try:
-        with warnings.catch_warnings():
-            # Uncommitted files of a local template are rendered on purpose.
+        with without_git_variables(), warnings.catch_warnings():
             warnings.simplefilter("ignore", CopierWarning)
             return copier.run_copy(
                 template.address,
@@ -97,7 +115,7 @@ def _run_copier(
     except KeyboardInterrupt:
         raise
     except UnsafeTemplateError as error:
-        raise UntrustedTemplateError(str(error), where="its copier.yml") from error
+        raise untrusted(template.record.id, "something in its copier.yml") from error
     except ForbiddenPathError as error:
         raise VerificationError(
             f"the template wants to leave the project: {error}",
@@ -111,7 +129,8 @@ def _run_copier(
     except CopierError as error:
         raise _broken(template, error) from error
     except OSError as error:
-        if error.errno is None:  # a program that copier started failed, not the disk
+        # Without a number: a program that copier started failed, not the disk.
+        if error.errno is None or error.errno in _FAULTS_OF_THE_TEMPLATE:
             raise _broken(template, error) from error
         raise scratch_refused(error) from error
 

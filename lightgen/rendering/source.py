@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lightgen.errors import UnknownTemplateError
+from lightgen.project.git import without_git_variables
+from lightgen.project.paths import absolute_path
 from lightgen.project.state import TemplateRecord
-from lightgen.project.tree import FileTree, folder_digest
+from lightgen.project.tree import folder_digest
+from lightgen.project.write import put_files
 from lightgen.rendering.bundled import (
     bundled_files,
     bundled_names,
@@ -21,6 +25,7 @@ from lightgen.rendering.bundled import (
 from lightgen.rendering.scratch import scratch_folder, scratch_refused
 from lightgen.rendering.template import TemplateConfig, read_config
 
+_OPTION = "option --template"
 # What copier takes for a repository (copier 9.19).
 _GIT_PREFIXES = ("git@", "git://", "git+", "https://github.com/", "https://gitlab.com/")
 _GIT_SHORTCUTS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}
@@ -34,7 +39,8 @@ class OpenTemplate:
         config: Its questions and features.
         record: What the project will remember of it.
         address: What to give copier: a folder or a repository.
-        ref: The commit that was inspected, for copier to render the same one.
+        ref: The commit that was inspected, for copier to render the same one; None for
+            a folder.
     """
 
     config: TemplateConfig
@@ -61,24 +67,32 @@ def open_template(reference: str) -> Iterator[OpenTemplate]:
         folder = scratch / "template"
         if reference in bundled_names():
             yield _open_bundled(reference, folder)
-        elif (local := Path(reference).expanduser()).is_dir():
-            yield _open_local(reference, local.resolve())
+        elif (local := absolute_path(reference, where=_OPTION)).is_dir():
+            yield _open_local(reference, local.resolve(), folder)
         elif _is_git_address(reference):
             yield _open_git(reference, folder)
+        elif "://" in reference:
+            raise UnknownTemplateError(
+                f"`{reference}` is not known to be a git address",
+                where=_OPTION,
+                accepted="an address of github.com or gitlab.com, and of any other "
+                "host one that begins with `git+` or ends in `.git`",
+                todo=f"if it is a repository: --template git+{reference}",
+            )
         elif any(mark in reference for mark in ("/", os.sep, "~")):
             raise UnknownTemplateError(
                 f"there is no folder `{reference}`",
-                where="option --template",
+                where=_OPTION,
                 accepted="a bundled name, an existing folder, or a git address",
                 todo="check the path, or see: lightgen templates list",
             )
         else:
-            raise unknown_template(reference, where="option --template")
+            raise unknown_template(reference, where=_OPTION)
 
 
 def _open_bundled(name: str, folder: Path) -> OpenTemplate:
     try:
-        _put_down(folder, bundled_files(name))
+        put_files(folder, bundled_files(name))
     except OSError as error:
         raise scratch_refused(error) from error
     config = read_config(folder, shown_as=name)
@@ -86,21 +100,38 @@ def _open_bundled(name: str, folder: Path) -> OpenTemplate:
     return OpenTemplate(config, record, str(folder))
 
 
-def _open_local(reference: str, folder: Path) -> OpenTemplate:
+def _open_local(reference: str, original: Path, folder: Path) -> OpenTemplate:
+    """Copy a folder without its `.git`, whose settings would have git run programs.
+
+    Of a repository, copier would also render the newest tag instead of the files.
+    """
+
+    def left_out(parent: str, names: list[str]) -> set[str]:
+        # The temporary folder may lie within the template.
+        scratch = folder.parent.resolve()
+        return {x for x in names if x == ".git" or Path(parent, x) == scratch}
+
     try:
-        config = read_config(folder, shown_as=reference)
-        digest = folder_digest(folder)
+        config = read_config(original, shown_as=reference)
+        shutil.copytree(original, folder, symlinks=True, ignore=left_out)
+    except shutil.Error as error:
+        path, _, reason = error.args[0][0]
+        raise _unreadable(reference, path, reason) from error
     except OSError as error:
-        raise UnknownTemplateError(
-            f"the template `{reference}` cannot be read: {error.strerror or error}",
-            where=str(error.filename or folder),
-            accepted="a folder whose files you may read",
-            todo="change its permissions, or name another",
-        ) from error
-    record = TemplateRecord(folder.name, config.version, digest, str(folder))
-    # Of a repository, copier would otherwise render the newest tag instead of the files
-    # that are there.
-    return OpenTemplate(config, record, str(folder), ref="HEAD")
+        place = str(error.filename or original)
+        raise _unreadable(reference, place, error.strerror or str(error)) from error
+    digest = folder_digest(folder)
+    record = TemplateRecord(original.name, config.version, digest, str(original))
+    return OpenTemplate(config, record, str(folder))
+
+
+def _unreadable(reference: str, place: str, reason: str) -> UnknownTemplateError:
+    return UnknownTemplateError(
+        f"the template `{reference}` cannot be copied: {reason}",
+        where=place,
+        accepted="a folder of plain files that you may read, and room for a copy",
+        todo="change its permissions, or name another",
+    )
 
 
 def _open_git(address: str, folder: Path) -> OpenTemplate:
@@ -114,15 +145,6 @@ def _open_git(address: str, folder: Path) -> OpenTemplate:
     version = config.version or tag or commit
     record = TemplateRecord(name, version, folder_digest(folder), address)
     return OpenTemplate(config, record, address, ref=commit)
-
-
-def _put_down(folder: Path, files: FileTree) -> None:
-    for path, file in files.items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.content)
-        if file.executable:
-            target.chmod(0o755)
 
 
 def _is_git_address(reference: str) -> bool:
@@ -154,13 +176,14 @@ def _newest_release(tags: list[str]) -> str | None:
 
 def _git(*arguments: str, address: str, cwd: Path | None = None) -> str:
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=cwd, capture_output=True, text=True, check=True
-        )
+        with without_git_variables():
+            done = subprocess.run(
+                ["git", *arguments], cwd=cwd, capture_output=True, text=True, check=True
+            )
     except FileNotFoundError as error:
         raise UnknownTemplateError(
             f"git is needed to fetch `{address}` and is not installed",
-            where="option --template",
+            where=_OPTION,
             accepted="a bundled name or a folder work without git",
             todo="install git, then try again",
         ) from error
@@ -168,7 +191,7 @@ def _git(*arguments: str, address: str, cwd: Path | None = None) -> str:
         reason = error.stderr.strip().splitlines() or ["no reason given"]
         raise UnknownTemplateError(
             f"git could not fetch `{address}`: {reason[-1]}",
-            where="option --template",
+            where=_OPTION,
             accepted="the address of a repository that you may read",
             todo=f"try it by hand: git ls-remote {_git_url(address)}",
         ) from error

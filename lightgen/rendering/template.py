@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from lightgen.errors import TemplateFormatError, UntrustedTemplateError
+from lightgen.errors import TemplateFormatError, UntrustedTemplateError, listing
 
 if TYPE_CHECKING:
     import yaml
@@ -96,12 +96,7 @@ def read_config(folder: Path, *, shown_as: str) -> TemplateConfig:
             accepted="a folder or repository with one copier.yml at its top",
             todo="name such a folder, or see: lightgen templates list",
         )
-    merged = _load(paths[0], shown_as)
-    raw_questions = {key: value for key, value in merged.items() if key[:1] != "_"}
-    return TemplateConfig(
-        questions={name: _question(name, raw) for name, raw in raw_questions.items()},
-        unsafe_features=tuple(key[1:] for key in _UNSAFE_KEYS if merged.get(key)),
-    )
+    return _load(paths[0], shown_as)
 
 
 def refuse_unsafe(config: TemplateConfig, *, shown_as: str) -> None:
@@ -112,8 +107,13 @@ def refuse_unsafe(config: TemplateConfig, *, shown_as: str) -> None:
     """
     if not config.unsafe_features:
         return
-    keys = ", ".join(f"`_{feature}`" for feature in config.unsafe_features)
-    raise UntrustedTemplateError(
+    keys = listing(f"_{feature}" for feature in config.unsafe_features)
+    raise untrusted(shown_as, keys)
+
+
+def untrusted(shown_as: str, keys: str) -> UntrustedTemplateError:
+    """Build the error for a template that would run code, by the settings `keys`."""
+    return UntrustedTemplateError(
         f"the template `{shown_as}` wants to run code of its own: {keys}",
         where="its copier.yml",
         accepted="templates that only render files; lightgen never runs a template's "
@@ -123,28 +123,45 @@ def refuse_unsafe(config: TemplateConfig, *, shown_as: str) -> None:
     )
 
 
-def _load(path: Path, shown_as: str) -> dict[str, Any]:
-    """Load and merge all documents; later ones win, as in copier."""
+def _load(path: Path, shown_as: str) -> TemplateConfig:
     import yaml
 
     try:
-        documents = _documents(path, path.parent.resolve(), yaml)
-        merged: dict[str, Any] = {}
-        for document in documents:
-            # A later document must not take back that an earlier one runs code.
-            for key in _UNSAFE_KEYS:
-                document[key] = document.get(key) or merged.get(key)
-            merged.update(document)
-        if not all(isinstance(key, str) for key in merged):
-            raise ValueError("a key is not a text")
+        return _config(_documents(path, path.parent.resolve(), yaml))
+    except RecursionError as error:
+        reason = "it includes itself, or is nested too deeply"
+        raise _unreadable(path, shown_as, reason) from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError) as error:
-        raise TemplateFormatError(
-            f"the configuration of the template `{shown_as}` cannot be read: {error}",
-            where=str(path),
-            accepted="a YAML mapping of settings and questions, as copier defines it",
-            todo="report it to the template's author",
-        ) from error
-    return merged
+        raise _unreadable(path, shown_as, str(error)) from error
+
+
+def _unreadable(path: Path, shown_as: str, reason: str) -> TemplateFormatError:
+    return TemplateFormatError(
+        f"the configuration of the template `{shown_as}` cannot be read: {reason}",
+        where=str(path),
+        accepted="a YAML mapping of settings and questions, as copier defines it",
+        todo="report it to the template's author",
+    )
+
+
+def _config(documents: list[dict[str, Any]]) -> TemplateConfig:
+    """Merge all documents; later ones win, as in copier."""
+    merged: dict[str, Any] = {}
+    for document in documents:
+        # A later document must not take back that an earlier one runs code.
+        for key in _UNSAFE_KEYS:
+            document[key] = document.get(key) or merged.get(key)
+        merged.update(document)
+    if not all(isinstance(key, str) for key in merged):
+        raise ValueError("a key is not a text")
+    return TemplateConfig(
+        questions={
+            name: _question(name, raw)
+            for name, raw in merged.items()
+            if name[:1] != "_"
+        },
+        unsafe_features=tuple(key[1:] for key in _UNSAFE_KEYS if merged.get(key)),
+    )
 
 
 def _documents(path: Path, root: Path, yaml: Any) -> list[dict[str, Any]]:
@@ -181,10 +198,12 @@ def _question(name: str, raw: Any) -> Question:
     details = raw if isinstance(raw, dict) else {"default": raw}
     default = details.get("default")
     inferred = type(default).__name__
+    type_name = details.get("type") or (inferred if inferred in _TYPE_NAMES else "yaml")
+    if not isinstance(type_name, str):
+        raise ValueError(f"the type of `{name}` is {type_name!r}, not a text")
     return Question(
         name=name,
-        type_name=details.get("type")
-        or (inferred if inferred in _TYPE_NAMES else "yaml"),
+        type_name=type_name,
         default=default,
         choices=_choice_values(details.get("choices")),
         help=str(details.get("help", "")),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import sys
 from typing import Any
 
 from lightgen.errors import VerificationError, listing
 from lightgen.project.journal import JOURNAL_FOLDER
+from lightgen.project.names import WINDOWS_DEVICES
 from lightgen.project.state import STATE_FOLDER
 from lightgen.project.tree import FileTree, TreeFile
 
@@ -37,7 +39,7 @@ def verify_tree(tree: FileTree) -> None:
                 _toml().loads(file.content.decode())
             elif path.endswith((".yaml", ".yml")):
                 _read_yaml(file.content)
-        except (SyntaxError, ValueError, _yaml_error()) as error:
+        except (SyntaxError, ValueError, RecursionError, _yaml_error()) as error:
             raise VerificationError(
                 f"the template produced a file that cannot be read: {error}",
                 where=path,
@@ -82,6 +84,15 @@ def _check_paths(tree: FileTree) -> None:
                 accepted="any other path inside the project",
                 todo="report it to the template's author",
             )
+        for name in path.split("/"):
+            if fault := _fault_on_windows(name):
+                raise VerificationError(
+                    f"the template produced a name that {fault}: `{name}`",
+                    where=path,
+                    accepted="names that every system can store",
+                    todo="check the answers given, then report it to the template's "
+                    "author",
+                )
         other = seen.setdefault(path.casefold(), path)
         if other != path:
             raise VerificationError(
@@ -89,6 +100,16 @@ def _check_paths(tree: FileTree) -> None:
                 accepted="paths that differ in more than case",
                 todo="report it to the template's author",
             )
+
+
+def _fault_on_windows(name: str) -> str | None:
+    if found := re.search(r'[<>:"|?*\\\x00-\x1f]', name):
+        return f"holds {found.group()!r}, which Windows cannot store"
+    if name.endswith((".", " ")):
+        return f"ends in {name[-1]!r}, which Windows drops"
+    if name.partition(".")[0].rstrip(" ").lower() in WINDOWS_DEVICES:
+        return "Windows keeps for a device"
+    return None
 
 
 def _toml() -> Any:

@@ -39,7 +39,16 @@ _HOMES = {
     "Trainer": "trainer.trainer",
     "seed_everything": "utilities.seed",
 }
-_PACKAGES = ("accelerators", "callbacks", "cli", "demos", "loggers", "pytorch")
+_PACKAGES = (
+    "accelerators",
+    "callbacks",
+    "cli",
+    "demos",
+    "loggers",
+    "profilers",
+    "pytorch",
+    "tuner",
+)
 
 
 def __getattr__(name: str) -> Any:

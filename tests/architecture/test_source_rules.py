@@ -6,6 +6,7 @@ file that breaks it, so that a rule that sees nothing cannot pass for one that i
 
 import ast
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,15 @@ LATE = {
 # Folders and files that are themselves only imported when their feature is used.
 EARLY_ALLOWED = {"runtime/lightgen_runtime/cli/": {"jsonargparse", "yaml"}}
 RICH_USER = "lightgen/console.py"
+
+# Distributions whose package has another name, and packages that only generated
+# projects import.
+IMPORT_NAMES = {
+    "PyYAML": "yaml",
+    "scikit-learn": "sklearn",
+    "typing-extensions": "typing_extensions",
+}
+USED_BY_PROJECTS = {"sklearn"}
 
 VAGUE_NAMES = {"utils", "helpers", "misc", "manager", "common"}
 
@@ -178,6 +188,22 @@ def rich_outside_the_console(source: Source) -> Iterator[str]:
             yield f"{source.path}:{imported.line} imports {imported.name}"
 
 
+def _dependencies() -> set[str]:
+    """The distributions that whoever installs lightgen gets with it."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = project.partition("\ndependencies = [")[2].partition("\n]")[0]
+    return set(re.findall(r'^ +"([\w-]+)', listed, re.MULTILINE))
+
+
+def undeclared_imports(source: Source) -> Iterator[str]:
+    """Packages that an installation has only by the grace of another's dependencies."""
+    known = {IMPORT_NAMES.get(name, name) for name in _dependencies()}
+    known |= sys.stdlib_module_names | set(PACKAGES)
+    for imported in source.imports():
+        if imported.runs and imported.name.partition(".")[0] not in known:
+            yield f"{source.path}:{imported.line} imports {imported.name}"
+
+
 def oversized(source: Source) -> Iterator[str]:
     """The file, and each function in it, that is over its limit."""
     if source.text.count("\n") > MAX_FILE_LINES:
@@ -207,6 +233,7 @@ RULES = [
     layer_violations,
     forbidden_imports,
     rich_outside_the_console,
+    undeclared_imports,
     vague_names,
     non_ascii,
 ]
@@ -249,10 +276,14 @@ def test_templates_and_tests_are_not_packages_to_import() -> None:
         assert not roots & {"templates", "tests", "benchmarks"}, source.path
 
 
+def test_every_dependency_is_imported() -> None:
+    found = {i.name.partition(".")[0] for s in _sources() for i in s.imports()}
+    names = {IMPORT_NAMES.get(name, name) for name in _dependencies()}
+    assert names - found == USED_BY_PROJECTS
+
+
 def test_every_dependency_has_its_entry_in_the_record() -> None:
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    listed = project.partition("\ndependencies = [")[2].partition("\n]")[0]
-    names = set(re.findall(r'^ +"([\w-]+)', listed, re.MULTILINE))
+    names = _dependencies()
     record = ROOT / "docs" / "decisions" / "0002-dependencies.md"
     rows = re.findall(r"^\| ([\w-]+) \|", record.read_text("utf-8"), re.MULTILINE)
     assert names
@@ -284,6 +315,7 @@ BROKEN = {
     "no layer": (layer_violations, "cellar/x", ""),
     "never": (forbidden_imports, "cli/x", "def f():\n    import lightning"),
     "too early": (forbidden_imports, "core/x", "import numpy.random"),
+    "undeclared": (undeclared_imports, "cli/x", "def f():\n    import omegaconf"),
     "vague": (vague_names, "core/io_utils", ""),
     "accent": (non_ascii, "core/x", "# caf\u00e9"),
     "long file": (oversized, "core/x", "\n" * (MAX_FILE_LINES + 1)),
@@ -301,6 +333,11 @@ SOUND = {
         "if TYPE_CHECKING:\n    from lightgen_runtime.trainer.trainer import Trainer",
     ),
     "late": (forbidden_imports, "core/x", "def f():\n    import numpy"),
+    "optional": (
+        undeclared_imports,
+        "loggers/x",
+        "if TYPE_CHECKING:\n    import wandb",
+    ),
     "at the limit": (
         oversized,
         "core/x",

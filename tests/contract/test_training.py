@@ -384,3 +384,43 @@ def test_several_validation_loaders(mode: str) -> None:
     assert results[0][0] == results[1][0]
     for mine, other in zip(results[0][1], results[1][1], strict=True):
         assert mine == pytest.approx(other)
+
+
+def test_loaders_are_asked_for_anew() -> None:
+    counts = []
+    for namespace in (OURS, REFERENCE):
+        asked: list[str] = []
+
+        class Module(small_module(namespace)):  # type: ignore[misc]
+            def train_dataloader(self) -> Any:
+                asked.append(f"train {self.current_epoch}")  # noqa: B023
+                return data(4)
+
+            def val_dataloader(self) -> Any:
+                asked.append(f"val {self.current_epoch}")  # noqa: B023
+                return data(4)
+
+        quiet_trainer(namespace, max_epochs=5, reload_dataloaders_every_n_epochs=2).fit(
+            Module()
+        )
+        counts.append(asked)
+    ours, theirs = (sorted(asked) for asked in counts)
+    assert ours == theirs
+
+
+def test_barebones_trains_the_same() -> None:
+    results = []
+    for namespace in (OURS, REFERENCE):
+        L = importlib.import_module(namespace)
+        module = small_module(namespace)()
+        trainer = L.Trainer(barebones=True, max_epochs=2, accelerator="cpu")
+        trainer.fit(module, data(), data(4))
+        results.append(module.state_dict()["layer.weight"])
+    assert torch.equal(*results)
+
+
+def test_max_time_ends_the_fit() -> None:
+    for namespace in (OURS, REFERENCE):
+        trainer = quiet_trainer(namespace, max_epochs=-1, max_time={"seconds": 0.2})
+        trainer.fit(small_module(namespace)(), data())
+        assert trainer.global_step > 0

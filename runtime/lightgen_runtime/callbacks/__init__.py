@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightgen_runtime.callbacks.batch_size_finder import BatchSizeFinder
     from lightgen_runtime.callbacks.callback import Callback
     from lightgen_runtime.callbacks.checkpoint import Checkpoint
     from lightgen_runtime.callbacks.device_stats_monitor import DeviceStatsMonitor
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
         GradientAccumulationScheduler,
     )
     from lightgen_runtime.callbacks.lambda_function import LambdaCallback
+    from lightgen_runtime.callbacks.lr_finder import LearningRateFinder
     from lightgen_runtime.callbacks.lr_monitor import LearningRateMonitor
     from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
     from lightgen_runtime.callbacks.model_summary import ModelSummary
@@ -42,6 +44,7 @@ __all__ = [
     "BackboneFinetuning",
     "BaseFinetuning",
     "BasePredictionWriter",
+    "BatchSizeFinder",
     "Callback",
     "Checkpoint",
     "DeviceStatsMonitor",
@@ -50,6 +53,7 @@ __all__ = [
     "FiniteLoss",
     "GradientAccumulationScheduler",
     "LambdaCallback",
+    "LearningRateFinder",
     "LearningRateMonitor",
     "ModelCheckpoint",
     "ModelSummary",
@@ -66,6 +70,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "BatchSizeFinder": "batch_size_finder",
     "BackboneFinetuning": "finetuning",
     "BaseFinetuning": "finetuning",
     "BasePredictionWriter": "prediction_writer",
@@ -77,6 +82,7 @@ _MODULES = {
     "FiniteLoss": "finite_loss",
     "GradientAccumulationScheduler": "gradient_accumulation_scheduler",
     "LambdaCallback": "lambda_function",
+    "LearningRateFinder": "lr_finder",
     "LearningRateMonitor": "lr_monitor",
     "ModelCheckpoint": "model_checkpoint",
     "ModelSummary": "model_summary",

@@ -234,10 +234,17 @@ class BaseFinetuning(Callback):
             initial_denom_lr: By how much it is divided.
             train_bn: Whether parameters of batch norms enter the group.
         """
+        trains = set(BaseFinetuning.filter_params(modules, train_bn))
+        has = {p for group in optimizer.param_groups for p in group["params"]}
         BaseFinetuning.make_trainable(modules)
         if lr is None:
             lr = optimizer.param_groups[0]["lr"] / initial_denom_lr
-        params = BaseFinetuning.filter_params(modules, train_bn, requires_grad=True)
+        # Batch norms that train from the start are meant to keep their group.
+        params = [
+            parameter
+            for parameter in BaseFinetuning.filter_params(modules, train_bn)
+            if parameter not in trains & has
+        ]
         new = BaseFinetuning.filter_on_optimizer(optimizer, params)
         if new:
             optimizer.add_param_group({"params": new, "lr": float(lr)})

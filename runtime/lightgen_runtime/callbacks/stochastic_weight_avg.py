@@ -199,6 +199,11 @@ class StochasticWeightAveraging(Callback):
         rates = self._swa_lrs
         if not isinstance(rates, list):
             rates = [rates] * len(optimizer.param_groups)
+        if len(rates) != len(optimizer.param_groups):
+            raise MisconfigurationException(
+                f"`StochasticWeightAveraging` has {len(rates)} learning rates, and the "
+                f"optimizer {len(optimizer.param_groups)} parameter groups"
+            )
         for rate, group in zip(rates, optimizer.param_groups, strict=True):
             group["initial_lr"] = rate
         cosine = self._annealing_strategy == "cos"

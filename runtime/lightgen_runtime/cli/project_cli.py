@@ -242,7 +242,7 @@ class ProjectCLI(LightningCLI):
         """Leave the disk as it was before bad input stopped the run at its start."""
         run.discard_start()
         if not run.folder.exists():
-            _say(f"removed {run.folder.as_posix()}: nothing had been written to it")
+            _say(f"removed {run.folder.as_posix()}: nothing had been done yet")
             self._run = None
             self._results = None
 

@@ -52,7 +52,7 @@ class Feed:
 
     def generators(self) -> list[torch.Generator]:
         """Return the random generators that the loader and its samplers own."""
-        owners = [*_loaders(self.loader), *samplers_of(self.loader)]
+        owners = [*loaders_of(self.loader), *samplers_of(self.loader)]
         found = [getattr(owner, "generator", None) for owner in owners]
         unique = {id(g): g for g in found if isinstance(g, torch.Generator)}
         return list(unique.values())
@@ -123,7 +123,7 @@ class Feed:
 def samplers_of(loader: Any) -> list[Any]:
     """Return the samplers of a loader, or of all loaders of a combination, once each."""
     found = []
-    for each in _loaders(loader):
+    for each in loaders_of(loader):
         batch_sampler = getattr(each, "batch_sampler", None)
         found += [
             getattr(each, "sampler", None),
@@ -133,5 +133,6 @@ def samplers_of(loader: Any) -> list[Any]:
     return list({id(s): s for s in found if s is not None}.values())
 
 
-def _loaders(loader: Any) -> list[Any]:
+def loaders_of(loader: Any) -> list[Any]:
+    """Return the loaders of a combination, or the one loader."""
     return loader.flattened if isinstance(loader, CombinedLoader) else [loader]

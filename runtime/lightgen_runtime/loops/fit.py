@@ -62,7 +62,8 @@ def run_fit(run: Run) -> None:
     report.enter(run.stores["train"])
     hooks.fire(hooks.on_train_start)
     while (reason := _why_over(run)) is None:
-        train_epoch(run, feed, step, schedulers)
+        _reload_if_due(run)
+        train_epoch(run, run.source.train(), step, schedulers)
         run.resolve_hooks()
     rank_zero_info(f"`Trainer.fit` stopped: {reason}")
     hooks.fire(hooks.on_train_end)
@@ -79,6 +80,7 @@ def _train_epoch(
     )
     # What callbacks may have changed at the epoch's start:
     schedulers.select()
+    run.val_interval = _val_interval(run, feed)
     accumulate = run.trainer.accumulate_grad_batches
     trains = not run.forward_only
     step = step if trains else manual_step(run)
@@ -119,6 +121,16 @@ def _train_epoch(
                 break
             _set_horizon(run, feed, schedulers)
     _end_epoch(run, schedulers)
+
+
+def _reload_if_due(run: Run) -> None:
+    every, epoch = (
+        run.parts.reload_dataloaders_every_n_epochs,
+        run.progress.current_epoch,
+    )
+    if every and epoch and epoch % every == 0 and run.progress.phase == EPOCH_START:
+        run.source.forget()
+        run.val_interval = _val_interval(run, run.source.train())
 
 
 def _start_epoch(run: Run, feed: Feed, schedulers: SchedulerStepper) -> Iterator[Any]:

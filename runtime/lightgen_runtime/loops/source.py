@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from lightgen_runtime.core.data_hooks import DataHooks
 from lightgen_runtime.core.hooks import is_overridden
-from lightgen_runtime.loops.feed import Feed, Transfer
+from lightgen_runtime.loops.feed import Feed, Transfer, loaders_of
 from lightgen_runtime.utilities.combined_loader import CombinedLoader
 from lightgen_runtime.utilities.exceptions import (
     EmptyDataError,
@@ -72,6 +72,10 @@ class DataSource:
         """Tell whether the stage's loaders have been asked for yet."""
         return stage in self._feeds
 
+    def forget(self) -> None:
+        """Let every stage ask for its loaders anew."""
+        self._feeds.clear()
+
     def feeds(self, stage: str) -> list[Feed]:
         """Return the stage's feeds, asking for its loaders the first time.
 
@@ -86,6 +90,31 @@ class DataSource:
                 for number, loader in enumerate(self._loaders(stage))
             ]
         return self._feeds[stage]
+
+    def is_given(self, stage: str) -> bool:
+        """Tell whether the caller passed the stage's loaders."""
+        return stage in self._given
+
+    def again(self, parts: TrainerParts) -> DataSource:
+        """Return a source that asks for its loaders anew, under other limits."""
+        return DataSource(parts, self._module, self._datamodule, self._given)
+
+    def reload(self) -> None:
+        """Ask anew for the loaders in use; the feeds that the loops hold get them."""
+        for stage, feeds in list(self._feeds.items()):
+            del self._feeds[stage]
+            for feed, fresh in zip(feeds, self.feeds(stage), strict=True):
+                feed.loader, feed.num_batches = fresh.loader, fresh.num_batches
+            self._feeds[stage] = feeds
+
+    def num_samples(self, stage: str) -> int | float:
+        """Return the length of the stage's largest dataset; infinity if one has none."""
+        datasets = [
+            getattr(loader, "dataset", None)
+            for feed in self.feeds(stage)
+            for loader in loaders_of(feed.loader)
+        ]
+        return max((_length(dataset) for dataset in datasets), default=float("inf"))
 
     def train(self) -> Feed:
         """Return the training feed."""

@@ -17,8 +17,8 @@ from lightgen_runtime.callbacks.checkpoint import Checkpoint
 from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
 from lightgen_runtime.callbacks.model_summary import ModelSummary
 from lightgen_runtime.callbacks.progress import ProgressBar, default_progress_bar
+from lightgen_runtime.callbacks.timer import Timer
 from lightgen_runtime.loggers import CSVLogger, Logger
-from lightgen_runtime.loggers.logger import DummyLogger
 from lightgen_runtime.precision.base import (
     CLIP_ALGORITHMS,
     Precision,
@@ -27,6 +27,7 @@ from lightgen_runtime.precision.base import (
 from lightgen_runtime.profilers.named import choose_profiler
 from lightgen_runtime.profilers.profiler import Profiler
 from lightgen_runtime.strategies import SingleDeviceStrategy, Strategy
+from lightgen_runtime.trainer.presets import with_presets
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 STRATEGIES = ("auto", "single_device")
@@ -59,6 +60,8 @@ class TrainerParts:
     inference_mode: bool
     fast_dev_run: int
     profiler: Profiler
+    reload_dataloaders_every_n_epochs: int
+    enable_autolog_hparams: bool
 
 
 def build_parts(flags: dict[str, Any]) -> TrainerParts:
@@ -70,7 +73,7 @@ def build_parts(flags: dict[str, Any]) -> TrainerParts:
     Raises:
         MisconfigurationException: A flag has no accepted value, or two contradict.
     """
-    flags = _with_fast_dev_run(flags)
+    flags = with_presets(flags)
     _check_flags(flags)
     overfit = flags["overfit_batches"]
     val_limit = flags["limit_val_batches"]
@@ -97,6 +100,8 @@ def build_parts(flags: dict[str, Any]) -> TrainerParts:
         inference_mode=flags["inference_mode"],
         fast_dev_run=int(flags["fast_dev_run"]),
         profiler=choose_profiler(flags["profiler"]),
+        reload_dataloaders_every_n_epochs=flags["reload_dataloaders_every_n_epochs"],
+        enable_autolog_hparams=flags["enable_autolog_hparams"],
     )
 
 
@@ -105,6 +110,7 @@ def build_callbacks(flags: dict[str, Any], parts: TrainerParts) -> list[Callback
 
     Checkpoint callbacks run last, so that they save what the others did.
     """
+    flags = with_presets(flags)
     callbacks = as_callbacks(flags["callbacks"] or [], "Trainer(callbacks=...)")
     callbacks += _default_callbacks(flags, parts, callbacks)
     keys: dict[str, Callback] = {}
@@ -156,6 +162,8 @@ def _default_callbacks(
         )
     if not has(ProgressBar) and _default(flags["enable_progress_bar"], True):
         added.append(default_progress_bar())
+    if flags["max_time"] is not None and not has(Timer):
+        added.append(Timer(flags["max_time"]))
     if not has(ModelSummary) and _default(flags["enable_model_summary"], True):
         added.append(ModelSummary())
     wants_checkpoint = _default(flags["enable_checkpointing"], True)
@@ -174,6 +182,7 @@ def _check_flags(flags: dict[str, Any]) -> None:
         ("num_sanity_val_steps", -1),
         ("log_every_n_steps", 0),
         ("accumulate_grad_batches", 1),
+        ("reload_dataloaders_every_n_epochs", 0),
     ):
         value = flags[name]
         whole = isinstance(value, int) and not isinstance(value, bool)
@@ -228,29 +237,6 @@ def _limits(flags: dict[str, Any]) -> tuple[int, int]:
     if max_epochs is not None:
         return max_epochs, max_steps
     return (DEFAULT_MAX_EPOCHS if max_steps == -1 else -1), max_steps
-
-
-def _with_fast_dev_run(flags: dict[str, Any]) -> dict[str, Any]:
-    """Make a run of a few batches that leaves no files."""
-    batches = flags["fast_dev_run"]
-    if not batches:
-        return flags
-    if not isinstance(batches, int) or batches < 0:
-        raise MisconfigurationException(
-            f"`Trainer(fast_dev_run={flags['fast_dev_run']!r})`: True, False or a number of "
-            "batches is accepted"
-        )
-    stages = ("train", "val", "test", "predict")
-    return {
-        **flags,
-        **{f"limit_{stage}_batches": int(batches) for stage in stages},
-        "max_epochs": 1,
-        "max_steps": int(batches),
-        "num_sanity_val_steps": 0,
-        "val_check_interval": 1.0,
-        "check_val_every_n_epoch": 1,
-        "logger": flags["logger"] is not False and DummyLogger(),
-    }
 
 
 def _strategy(flags: dict[str, Any]) -> Strategy:

@@ -215,7 +215,7 @@ def _log_hyperparameters(run: Run) -> None:
                 )
             merged[name] = value
     for logger in run.parts.loggers:
-        if merged:
+        if merged and run.parts.enable_autolog_hparams:
             logger.log_hyperparams(merged)
         logger.log_graph(run.module)
         logger.save()

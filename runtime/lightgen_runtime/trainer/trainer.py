@@ -6,8 +6,10 @@ It contains no loop: each stage's story is told in `loops/`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,9 @@ from lightgen_runtime.trainer.lifecycle import (
     tell_of_exception,
 )
 from lightgen_runtime.trainer.results import format_results
+from lightgen_runtime.trainer.trial import Trial, trial
 from lightgen_runtime.trainer.view import TrainerView
-from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.exceptions import MisconfigurationException, TunerExit
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 
@@ -102,6 +105,14 @@ class Trainer(TrainerView):
         inference_mode: Use `torch.inference_mode` (else `no_grad`) outside of fits.
         detect_anomaly: Let autograd find where a NaN comes from; slow.
         profiler: "simple", "advanced", "pytorch" or a `Profiler`: what measures the run.
+        max_time: Longest duration of training: "DD:HH:MM:SS", a `timedelta` or its
+            arguments in a dictionary. Time before a resume counts.
+        reload_dataloaders_every_n_epochs: Ask for the loaders anew so often; 0 for never.
+        barebones: Train and nothing else: no logger, bar, checkpoint, summary or sanity
+            check.
+        enable_autolog_hparams: Send hyperparameters to the loggers at the start.
+        sync_batchnorm: Share batch statistics between processes, if there are several.
+        use_distributed_sampler: Split the data between processes, if there are several.
         default_root_dir: Where files go that nothing else places; the current folder.
 
     Raises:
@@ -151,6 +162,12 @@ class Trainer(TrainerView):
         inference_mode: bool = True,
         detect_anomaly: bool = False,
         profiler: Profiler | str | None = None,
+        max_time: str | timedelta | dict[str, int] | None = None,
+        reload_dataloaders_every_n_epochs: int = 0,
+        barebones: bool = False,
+        enable_autolog_hparams: bool = True,
+        sync_batchnorm: bool = False,
+        use_distributed_sampler: bool = True,
         default_root_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         flags = {name: value for name, value in locals().items() if name != "self"}
@@ -344,6 +361,10 @@ class Trainer(TrainerView):
             conclude(run, fn)
             self.state.status = "finished"
             return result
+        except TunerExit:
+            run.between_hooks()
+            self.state.status = "finished"
+            return None
         except BaseException as caught:
             error = caught
             self.state.status = "interrupted"
@@ -391,6 +412,39 @@ class Trainer(TrainerView):
             run.go_on_from(self._run)
         self._run = run
         return run
+
+    def trial(self) -> AbstractContextManager[Trial]:
+        """Try the running stage and be as before afterwards; for tuning callbacks.
+
+        Raises:
+            RuntimeError: Nothing is running.
+        """
+        if self._run is None or self.state.fn is None:
+            raise RuntimeError("`trainer.trial` outside of a run: nothing to try")
+        return trial(self, self._run, self.state.fn)
+
+    @contextmanager
+    def standing_in(self, run: Run) -> Iterator[None]:
+        """Have `run` in place of the current one inside; for trials, not for users."""
+        names = ("_run", "_parts", "callbacks", "progress", "ckpt_path", "_should_stop")
+        former = {name: getattr(self, name) for name in names}
+        stage, module = self.state.stage, run.module
+        links = {name: vars(module)[name] for name in ("_log_context", "_run")}
+        vars(self).update(
+            _run=run,
+            _parts=run.parts,
+            callbacks=run.callbacks,
+            progress=run.progress,
+            ckpt_path=None,
+            _should_stop=False,
+        )
+        vars(module).update(_log_context=run.context, _run=run)
+        try:
+            yield
+        finally:
+            vars(self).update(former)
+            vars(module).update(links)
+            self.state.stage = stage
 
     def enter_stage(self, stage: str) -> None:
         """Note which stage the loops are in; for the loops, not for users."""

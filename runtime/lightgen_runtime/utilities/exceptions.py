@@ -38,3 +38,7 @@ class CheckpointMismatchError(LightgenRuntimeError):
 
 class NonFiniteLossError(LightgenRuntimeError):
     """The loss became NaN or infinite."""
+
+
+class TunerExit(Exception):
+    """Ends a run that was there for tuning only. Not an error: the trainer takes it."""

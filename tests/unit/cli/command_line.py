@@ -57,6 +57,15 @@ MINI_FILES = {
     "files/src/{{ package }}/data.bin": "\x00\x01",
 }
 SHARED_FILES = {"main.py.jinja": "print( 'width', {{ width }} )\n"}
+STATE = {
+    "schema": 1,
+    "generator": "0.1.0",
+    "package": "mymodel",
+    "template": {"id": "vision", "version": "1", "digest": "", "source": "bundled"},
+    "answers": {},
+    "files": {},
+    "blocks": {},
+}
 FORMATTED_MAIN = 'print("width", 32)\n'
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import Cli, environment, put_files, run_process
+from command_line import STATE, Cli, environment, put_files, run_process
 
 import lightgen
 from lightgen import cli
@@ -18,7 +18,9 @@ from lightgen.errors import LightgenError, UsageError
 HEAVY = {
     "black",
     "copier",
+    "jinja2",
     "lightgen_runtime",
+    "numpy",
     "prompt_toolkit",
     "rich",
     "torch",
@@ -65,20 +67,12 @@ def test_help_loads_nothing_heavy(arguments: list[str], work: Path) -> None:
 
 
 def test_train_loads_nothing_heavy(work: Path) -> None:
-    state = {
-        "schema": 1,
-        "generator": "0",
-        "package": "m",
-        "template": {"id": "", "version": "", "digest": "", "source": ""},
-        "answers": {},
-        "files": {},
-    }
     put_files(
         work,
         {
-            ".lightgen/state.json": json.dumps(state),
+            ".lightgen/state.json": json.dumps(STATE),
             "config.yaml": "",
-            "src/m/__main__.py": "",
+            "src/mymodel/__main__.py": "",
         },
     )
     assert not loaded_by("train", cwd=work) & HEAVY
@@ -131,6 +125,18 @@ def test_defect_of_ours_keeps_its_traceback(
     monkeypatch.setattr(cli, "app", broken)
     with pytest.raises(RuntimeError, match="ours"):
         cli.main()
+
+
+def test_what_a_stream_cannot_encode_is_spelled_out(tmp_path: Path) -> None:
+    folder = tmp_path / "mod\u00e8le"
+    folder.mkdir()
+    env = environment(PYTHONIOENCODING="ascii", LC_ALL="C.UTF-8")
+    out = run_process("new", "x", "--no-git", "--dry-run", cwd=folder, env=env)
+    assert out.returncode == 0, out.stderr
+    assert "mod\\xe8le/x" in out.stdout
+    err = run_process("train", cwd=folder, env=env)
+    assert err.returncode == 2
+    assert "mod\\xe8le" in err.stderr
 
 
 def test_error_is_coloured_on_a_terminal_only(work: Path) -> None:

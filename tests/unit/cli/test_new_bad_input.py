@@ -111,6 +111,64 @@ def test_wrong_answer_is_refused(refuses, pair: str, says: list[str]) -> None:
     refuses("new", "mymodel", "--data", pair, code=2, says=says)
 
 
+def test_answer_without_a_near_question_points_to_where_they_are(
+    refuses, tmp_path: Path
+) -> None:
+    template = str(put_files(tmp_path / "other", {"copier.yml": "a: 1\n"}))
+    for arguments, says in (
+        ((), "lightgen templates show vision"),
+        (("--template", template), "see the questions in its copier.yml"),
+    ):
+        wrong = ("new", "mymodel", "--data", "zzzzzz=1", *arguments)
+        refuses(*wrong, code=2, says=[f"next:     {says}"])
+
+
+@pytest.mark.parametrize(
+    ("option", "path", "reason"),
+    [
+        ("--output-dir", "~nosuch/x", "home"),
+        ("--output-dir", "x" * 300, "File name too long"),
+        ("--output-dir", "loop/x", "Too many levels of symbolic links"),
+        ("--template", "~nosuch/x", "home"),
+        ("--template", "./" + "x" * 300, "File name too long"),
+        ("--template", "./loop", "Too many levels of symbolic links"),
+    ],
+)
+def test_impossible_path_is_refused_with_the_systems_reason(
+    refuses, work: Path, option: str, path: str, reason: str
+) -> None:
+    (work / "loop").symlink_to("loop")
+    says = [f"`{path}` cannot be used as a path", reason, f"where:    option {option}"]
+    refuses("new", "mymodel", option, path, code=2, says=says)
+
+
+def test_address_of_an_unknown_host_is_told_how_to_be_one(refuses) -> None:
+    refuses(
+        *("new", "mymodel", "--template", "https://example.org/x/y"),
+        code=2,
+        says=["begins with `git+` or ends in `.git`", "git+https://example.org/x/y"],
+    )
+
+
+def test_refusal_by_the_system_names_the_file(
+    run_cli: Cli, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = put_files(work / "mymodel", {"config.yaml": "mine"}) / "config.yaml"
+    read = Path.read_bytes
+
+    def refusing(path: Path) -> bytes:
+        if path == mine:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refusing)
+    result = run_cli("new", "mymodel", "--force")
+    assert result.code == 1
+    assert "error: the operating system refused: Permission denied\n" in result.err
+    assert f"where:    {mine}\n" in result.err
+    assert mine.read_text() == "mine"
+
+
 def test_mistyped_template_names_the_nearest(refuses) -> None:
     refuses(
         *("new", "mymodel", "--template", "visoin"),
@@ -142,6 +200,9 @@ def test_template_folder_without_copier_yml_is_refused(refuses, tmp_path: Path) 
         ({"copier.yml": "a: [1\n"}, 2, ["copier.yml", "cannot be read"]),
         ({"copier.yml": "- 3\n"}, 2, ["3 is no mapping"]),
         ({"copier.yaml": "a: 1\n"}, 2, ["both copier.yml and .yaml"]),
+        ({"copier.yml": "!include copier.yml\n"}, 2, ["it includes itself"]),
+        ({"copier.yml": "x: {type: 3, default: 1}\n"}, 2, ["type of `x` is 3"]),
+        ({"copier.yml": "x: {type: [a], default: 1}\n"}, 2, ["type of `x` is ['a']"]),
         ({"files/x.md.jinja": "{{ widht }}"}, 2, ["'widht' is undefined"]),
         ({"files/x.md.jinja": "\n{% if %}"}, 2, ["cannot be rendered", "line 2"]),
         ({"files/x.py": "def f(:\n"}, 5, ["where:    x.py", "invalid syntax"]),
@@ -152,6 +213,11 @@ def test_template_folder_without_copier_yml_is_refused(refuses, tmp_path: Path) 
         ({"files/{{ '.git' }}/hooks/x": ""}, 5, ["`.git`", "where:    .git/hooks/x"]),
         ({"files/.lightgen/x": ""}, 5, ["`.lightgen`"]),
         ({"files/{{ '..' }}/x.md": ""}, 5, ["wants to leave the project"]),
+        ({"files/{{ 'x' * 300 }}": ""}, 2, ["cannot be rendered", "too long"]),
+        ({"files/a/NUL.txt": ""}, 5, ["Windows keeps for a device: `NUL.txt`"]),
+        ({"files/a:b": ""}, 5, ["holds ':', which Windows cannot store: `a:b`"]),
+        ({"files/a\\b": ""}, 5, ["holds '\\\\', which Windows cannot store"]),
+        ({"files/a. /b": ""}, 5, ["ends in ' ', which Windows drops: `a. `"]),
     ],
 )
 def test_broken_template_is_refused(

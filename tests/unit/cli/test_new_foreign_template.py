@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
-from command_line import Cli, put_files, snapshot
+from command_line import Cli, environment, put_files, run_process, snapshot
 
 PLAIN = {
     "copier.yml": "city: Paris\n",
@@ -63,6 +64,49 @@ def test_local_repository_is_rendered_as_it_lies_there(
     assert (work / "mymodel/README.md").read_text() == "Lima mymodel\n"
     after = git(repository, "status", "--porcelain"), git(repository, "show-ref")
     assert after == before
+
+
+def test_local_repository_runs_none_of_its_own_programs(
+    run_cli: Cli, work: Path, tmp_path: Path, repository: Path
+) -> None:
+    marker = tmp_path / "marker"
+    (repository / ".gitattributes").write_text("* filter=mine\n")
+    (repository / "copier.yml").write_text("city: Lima\n")
+    for key in ("core.fsmonitor", "filter.mine.clean", "filter.mine.smudge"):
+        git(repository, "config", key, f"touch {marker}; cat")
+    template = repository.rename(tmp_path / "template")
+    result = run_cli("new", "mymodel", "--no-git", "--template", str(template))
+    assert result.code == 0, result.err
+    assert (work / "mymodel/README.md").read_text() == "Lima mymodel\n"
+    assert not marker.exists()
+
+
+def test_git_settings_of_the_caller_do_not_reach_a_template(
+    work: Path, tmp_path: Path, repository: Path
+) -> None:
+    mine = put_files(tmp_path / "mine", {"a.txt": "mine"})
+    git(mine, "init", "--quiet")
+    before = snapshot(mine)
+    given = environment(GIT_DIR=str(mine / ".git"), GIT_WORK_TREE=str(mine))
+    for name, reference in (("one", f"git+file://{repository}"), ("two", repository)):
+        arguments = ("new", name, "--no-git", "--template", str(reference))
+        done = run_process(*arguments, cwd=work, env=given)
+        assert done.returncode == 0, done.stderr
+    assert (work / "one/README.md").read_text() == "Paris one\n"
+    assert (work / "two/README.md").read_text() == "Oslo two\n"
+    assert snapshot(mine) == before
+
+
+def test_template_around_the_temporary_folder_is_rendered(
+    run_cli: Cli, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = put_files(tmp_path / "plain", PLAIN | {"tmp/README.md": ""})
+    monkeypatch.setattr(tempfile, "tempdir", str(template / "tmp"))
+    result = run_cli("new", "mymodel", "--no-git", "--template", str(template))
+    assert result.code == 0, result.err
+    assert sorted(path.name for path in (work / "mymodel/tmp").iterdir()) == [
+        "README.md"
+    ]
 
 
 def test_git_address_is_rendered_at_its_newest_release(
@@ -197,6 +241,8 @@ def test_secret_answers_are_not_recorded(
         ),
         ("x: {type: float, choices: {low: 0.1, high: 1}, default: 0.1}", "1", 1.0),
         ("x: {type: bool, default: true}", "no", False),
+        ("x: {type: bool, choices: [true, false], default: true}", "no", False),
+        ("x: {type: bool, choices: {on: true}, default: true}", "yes", True),
     ],
 )
 def test_answers_of_every_type_are_converted(
@@ -218,6 +264,7 @@ def test_answers_of_every_type_are_converted(
         ("x: {type: str, multiselect: true, choices: [a, b], default: [a]}", "[c]"),
         ("x: {type: str, multiselect: true, choices: [a, b], default: [a]}", "b"),
         ("x: {type: str, choices: '[{{ 1 }}, b]', default: b}", "c"),
+        ("x: {type: bool, choices: [true], default: true}", "no"),
     ],
 )
 def test_wrong_answers_of_every_type_are_refused(

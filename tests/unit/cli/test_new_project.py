@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command_line import FORMATTED_MAIN, Cli, snapshot
+from command_line import FORMATTED_MAIN, Cli, environment, run_process, snapshot
 
 from lightgen import __version__
 
@@ -172,6 +172,32 @@ def test_new_fills_an_empty_folder(run_cli: Cli, work: Path) -> None:
     assert (work / "mymodel").stat().st_mode & 0o777 == 0o750
 
 
+def test_new_in_the_empty_working_folder_leaves_it_in_place(
+    run_cli: Cli, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = work / "mymodel"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    inode = root.stat().st_ino
+    result = run_cli("new", "mymodel", "--no-git", "--output-dir", "..")
+    assert result.code == 0, result.err
+    assert root.stat().st_ino == inode
+    assert Path.cwd() == root
+    assert Path("config.yaml").is_file()
+    assert result.out.endswith("\nNext:\n  lightgen train\n")
+
+
+def test_force_keeps_the_permissions_of_what_it_replaces(
+    run_cli: Cli, work: Path
+) -> None:
+    run_cli("new", "mymodel", "--no-git")
+    (work / "mymodel/config.yaml").write_text("mine\n")
+    (work / "mymodel/config.yaml").chmod(0o640)
+    assert run_cli("new", "mymodel", "--force").code == 0
+    assert (work / "mymodel/config.yaml").read_text().startswith("model:")
+    assert (work / "mymodel/config.yaml").stat().st_mode & 0o777 == 0o640
+
+
 def test_force_replaces_ours_and_keeps_everything_else(
     run_cli: Cli, work: Path
 ) -> None:
@@ -244,6 +270,18 @@ def test_git_asked_for_but_missing_is_an_error(
     assert result.code == 2
     assert "git is not installed" in result.err
     assert snapshot(work) == {}
+
+
+def test_git_settings_of_the_caller_are_not_obeyed(work: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    subprocess.run(["git", "init", "--quiet"], cwd=mine, check=True)
+    before = snapshot(mine)
+    given = {"GIT_DIR": str(mine / ".git"), "GIT_WORK_TREE": str(mine)}
+    done = run_process("new", "mymodel", cwd=work, env=environment(**given))
+    assert done.returncode == 0, done.stderr
+    assert (work / "mymodel/.git").is_dir()
+    assert snapshot(mine) == before
 
 
 def test_git_failure_is_a_warning_and_the_project_stays(

@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 from command_line import environment, put_files, run_process, snapshot
 
-from lightgen.errors import ConflictError, ProjectNotFoundError, ProjectStateError
+from lightgen.cli import exit_code
+from lightgen.errors import (
+    ConflictError,
+    ProjectNotFoundError,
+    ProjectStateError,
+    UntrustedProjectError,
+)
 from lightgen.project.journal import JOURNAL_FOLDER, recover, replace_files
 from lightgen.project.root import find_root
 from lightgen.project.tree import FileTree, TreeFile, folder_digest, sha256
-from lightgen.project.write import write_folder
+from lightgen.project.write import locked, write_folder
 
 NEW: FileTree = {
     "a.txt": TreeFile(b"new a"),
@@ -87,6 +93,57 @@ def test_recover_never_follows_a_path_out_of_the_project(path: str, work: Path) 
     assert outside.read_text() == "mine"
 
 
+@pytest.mark.parametrize("path", ["link/outside.txt", "deep/link/outside.txt"])
+def test_recover_never_goes_through_a_link(path: str, work: Path) -> None:
+    root = work / "project"
+    put_files(work / "other", {"outside.txt": "mine"})
+    put_files(root / "deep", {"a.txt": ""})
+    (root / "link").symlink_to(work / "other")
+    (root / "deep/link").symlink_to(work / "other")
+    for change in (
+        {"path": path, "new": sha256(b"mine"), "replaces": False},
+        {"path": path, "new": sha256(b"mine"), "replaces": True},
+    ):
+        interrupted(root, [change])
+        before = snapshot(work)
+        with pytest.raises(ProjectStateError, match="a link leads"):
+            recover(root)
+        assert snapshot(work) == before
+
+
+def test_recover_takes_no_backup_through_a_link(work: Path) -> None:
+    root = work / "project"
+    put_files(work / "secrets", {"key": "mine"})
+    journal = interrupted(root, [{"path": "key", "new": "", "replaces": True}])
+    (journal / "old/a.txt").unlink()
+    (journal / "old").rmdir()
+    (journal / "old").symlink_to(work / "secrets")
+    before = snapshot(work)
+    with pytest.raises(ProjectStateError, match="a link leads"):
+        recover(root)
+    assert snapshot(work) == before
+
+
+def test_recover_obeys_no_journal_behind_a_link(work: Path) -> None:
+    root = put_files(work / "project", {"a.txt": "new a"})
+    journal = interrupted(work / "other", [REPLACED_A])
+    (root / JOURNAL_FOLDER).symlink_to(journal)
+    with pytest.raises(UntrustedProjectError, match="not a plain folder"):
+        find_root(root)
+    assert (root / "a.txt").read_text() == "new a"
+
+
+def test_recover_obeys_no_journal_of_another_user(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_files(work, {"a.txt": "new a"})
+    interrupted(work, [REPLACED_A])
+    monkeypatch.setattr(os, "getuid", lambda: work.stat().st_uid + 1)
+    with pytest.raises(UntrustedProjectError, match="another user"):
+        recover(work)
+    assert (work / "a.txt").read_text() == "new a"
+
+
 def test_recover_of_a_damaged_journal_touches_nothing(work: Path) -> None:
     put_files(work, {f"{JOURNAL_FOLDER}/undo.json": "{", "a.txt": "new a"})
     before = snapshot(work)
@@ -124,14 +181,61 @@ def test_running_write_is_left_alone(work: Path) -> None:
 
 
 def test_staging_of_a_running_write_is_left_alone(work: Path) -> None:
-    running = put_files(work / ".mymodel.lightgen-1111", {"a.txt": ""})
-    killed = put_files(work / ".mymodel.lightgen-2222", {"a.txt": ""})
-    other = put_files(work / ".yourmodel.lightgen-3333", {"a.txt": ""})
+    running = put_files(work / ".mymodel.lightgen-11111111", {"a.txt": ""})
+    killed = put_files(work / ".mymodel.lightgen-2222abcd", {"a.txt": ""})
+    other = put_files(work / ".yourmodel.lightgen-33333333", {"a.txt": ""})
     with holder_of(running):
         write_folder(work / "mymodel", NEW)
     assert running.exists()
     assert not killed.exists()
     assert other.exists()
+
+
+def test_sweep_removes_only_what_a_killed_write_can_have_left(work: Path) -> None:
+    put_files(work / ".mymodel.lightgen-notes", {"mine.txt": "mine"})
+    put_files(work / ".mymodel.lightgen-1234567", {"mine.txt": "mine"})
+    put_files(work / ".mymodel.lightgen-12345678.bak", {"mine.txt": "mine"})
+    put_files(work, {".mymodel.lightgen-aaaaaaaa": "a file"})
+    put_files(work / "elsewhere", {"mine.txt": "mine"})
+    (work / ".mymodel.lightgen-bbbbbbbb").symlink_to("elsewhere")
+    before = snapshot(work)
+    write_folder(work / "mymodel", NEW)
+    after = snapshot(work)
+    assert {name: after.get(name) for name in before} == before
+
+
+def test_leftover_that_cannot_be_opened_is_left_alone(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = put_files(work / ".mymodel.lightgen-12345678", {"a.txt": ""})
+    opened = os.open
+
+    def refusing(path: str | Path, flags: int, *rest: int, **more: int) -> int:
+        if Path(path) == left:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refusing)
+    write_folder(work / "mymodel", NEW)
+    assert (work / "mymodel/a.txt").read_text() == "new a"
+    assert left.exists()
+
+
+def test_lock_on_a_folder_that_was_made_again_is_refused(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    flock, folder = fcntl.flock, work / "busy"
+    folder.mkdir()
+
+    def meanwhile(descriptor: int, operation: int) -> None:
+        folder.rename(work / "moved")
+        folder.mkdir()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
+    with pytest.raises(ConflictError, match="another lightgen"), locked(folder):
+        pytest.fail("two processes would hold the same name")
 
 
 def holder_of(folder: Path) -> subprocess.Popen[str]:
@@ -170,6 +274,18 @@ def test_root_is_the_nearest_project(work: Path) -> None:
     assert find_root(work / "side") == work
     with pytest.raises(ProjectNotFoundError):
         find_root(work.parent)
+
+
+def test_project_of_another_user_is_run_from_its_own_folder_only(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_files(work, {".lightgen/state.json": "", "a/b.txt": ""})
+    monkeypatch.setattr(os, "getuid", lambda: work.stat().st_uid + 1)
+    assert find_root(work) == work
+    with pytest.raises(UntrustedProjectError, match="another user") as caught:
+        find_root(work / "a")
+    assert exit_code(caught.value) == 4
+    assert str(work) in str(caught.value)
 
 
 def test_digest_sees_names_contents_and_links_but_not_git(work: Path) -> None:

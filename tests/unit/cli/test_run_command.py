@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import environment, put_files, run_process
+from command_line import STATE, environment, put_files, run_process
 
 PROGRAM = """\
 import json, os, sys
@@ -25,15 +25,6 @@ print(json.dumps({
     "package": mymodel.__file__,
 }))
 """
-STATE = {
-    "schema": 1,
-    "generator": "0.1.0",
-    "package": "mymodel",
-    "template": {"id": "vision", "version": "1", "digest": "", "source": "bundled"},
-    "answers": {},
-    "files": {},
-    "blocks": {},
-}
 
 
 @pytest.fixture
@@ -141,7 +132,33 @@ def test_file_called_last_is_not_taken_for_the_last_checkpoint(project: Path) ->
 def test_search_path_is_extended(project: Path) -> None:
     present = environment()["PYTHONPATH"]
     report = report_of(run_process("train", cwd=project))
-    assert report["path"] == f"{project / 'src'}:{present}"
+    assert report["path"] == f"src:{present}"
+
+
+def test_project_below_a_folder_with_a_colon_is_run(project: Path, work: Path) -> None:
+    below = work / "a:b/project"
+    below.parent.mkdir()
+    project.rename(below)
+    report = report_of(run_process("train", cwd=below / "src"))
+    assert report["package"] == str(below / "src/mymodel/__init__.py")
+
+
+def test_relative_search_path_keeps_its_meaning(project: Path, work: Path) -> None:
+    present = environment()["PYTHONPATH"]
+    put_files(project, {"src/more/extra.py": ""})
+    env = environment(PYTHONPATH=f"{present}:more")
+    done = run_process("train", cwd=project / "src", env=env)
+    extended = f"src:{present}:{project}/src/more"
+    assert report_of(done)["path"] == extended
+    assert f"PYTHONPATH={shlex.quote(extended)} " in done.stderr
+
+
+@pytest.mark.parametrize("inside", [".", "src/mymodel"])
+def test_run_number_means_the_run_from_everywhere(project: Path, inside: str) -> None:
+    report = report_of(run_process("test", "--ckpt", "1", cwd=project / inside))
+    assert report["argv"][-2:] == ["--ckpt_path", "1"]
+    report = report_of(run_process("test", "--ckpt", "./1", cwd=project))
+    assert report["argv"][-1] == "./1"
 
 
 @pytest.mark.parametrize("inside", [".", "src/mymodel"])
@@ -179,7 +196,7 @@ def test_printed_command_is_short_in_the_usual_case(project: Path) -> None:
     )
     command = "PYTHONPATH=src python -m mymodel fit --config config.yaml"
     assert done.stderr.strip() == command
-    assert report_of(done)["path"] == str(project / "src")
+    assert report_of(done)["path"] == "src"
 
 
 def test_outside_a_project_is_refused(work: Path) -> None:
@@ -230,16 +247,23 @@ def test_project_without_a_program_is_refused(project: Path) -> None:
     assert "no program `mymodel`" in done.stderr
 
 
-def test_folder_that_is_gone_is_refused(work: Path) -> None:
+@pytest.mark.parametrize("option", ["--config", "--ckpt"])
+@pytest.mark.parametrize("path", ["~nosuch/x", "x" * 300])
+def test_impossible_path_is_refused(project: Path, option: str, path: str) -> None:
+    done = run_process("test", option, path, cwd=project)
+    assert done.returncode == 2
+    assert f"`{path}` cannot be used as a path" in done.stderr
+    assert f"where:    option {option}" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "new mymodel"])
+def test_folder_that_is_gone_is_refused(command: str, work: Path) -> None:
     gone = work / "gone"
     gone.mkdir()
-    python = shlex.quote(sys.executable)
+    safe = "-P " if sys.version_info >= (3, 11) else ""
+    python = f"{shlex.quote(sys.executable)} {safe}-m lightgen"
     done = subprocess.run(
-        (
-            ["sh", "-c", f"rmdir {gone} && exec {python} -P -m lightgen train"]
-            if sys.version_info >= (3, 11)
-            else ["sh", "-c", f"rmdir {gone} && exec {python} -m lightgen train"]
-        ),
+        ["sh", "-c", f"rmdir {gone} && exec {python} {command}"],
         cwd=gone,
         env=environment(),
         capture_output=True,

@@ -68,6 +68,37 @@ def test_mistyped_name_is_refused(
 
 
 @pytest.mark.usefixtures("templates")
+def test_export_json_is_one_object(run_cli: Cli, work: Path) -> None:
+    result = run_cli("templates", "export", "vision", "out", "--json")
+    report = json.loads(result.out)
+    assert result.out.count("\n") == 1
+    assert report["command"] == "templates export"
+    assert report["root"] == str(work / "out")
+    assert report["files"] == sorted(contents(work / "out"))
+    assert "copier.yml" in report["files"]
+
+
+@pytest.mark.usefixtures("templates")
+def test_export_fills_an_empty_folder_in_place(run_cli: Cli, work: Path) -> None:
+    (work / "out").mkdir()
+    inode = (work / "out").stat().st_ino
+    assert run_cli("templates", "export", "vision", "out").code == 0
+    assert (work / "out").stat().st_ino == inode
+    assert (work / "out/copier.yml").is_file()
+
+
+@pytest.mark.usefixtures("templates")
+@pytest.mark.parametrize("folder", ["none/out", "~nosuch/out", "x" * 300])
+def test_export_refuses_a_folder_that_cannot_be_made(
+    folder: str, run_cli: Cli, work: Path
+) -> None:
+    result = run_cli("templates", "export", "vision", folder)
+    assert result.code == 2
+    assert "where:    argument DIR" in result.err
+    assert snapshot(work) == {}
+
+
+@pytest.mark.usefixtures("templates")
 def test_export_refuses_a_folder_with_files(run_cli: Cli, work: Path) -> None:
     put_files(work / "out", {"mine.txt": "mine"})
     before = snapshot(work)

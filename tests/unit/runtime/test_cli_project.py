@@ -226,12 +226,38 @@ def test_evaluation_of_last_and_of_an_older_run_by_number() -> None:
     assert read("runs/1/test.json")["run"] == "runs/1"
 
 
-def test_evaluation_of_a_checkpoint_elsewhere_keeps_results_beside_it() -> None:
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_evaluation_of_a_checkpoint_elsewhere_gets_a_run_folder(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     run("fit")
     Path("kept").mkdir()
     Path("runs/1/checkpoints/last.ckpt").rename("kept/mine.ckpt")
-    run("test", "--ckpt_path=kept/mine.ckpt")
-    assert read("kept/test.json")["run"] is None
+    for name in (f"{command}.json", "predictions.csv"):
+        Path("kept", name).write_text("mine")
+    before = files()
+    run(command, "--ckpt_path=kept/mine.ckpt")
+    made = {"config.yaml", "summary.json", f"{command}.json"}
+    made |= {"predictions.csv"} if command == "predict" else set()
+    assert files() - before == {f"runs/2/{name}" for name in made}
+    assert {p.read_text() for p in Path("kept").iterdir() if p.suffix != ".ckpt"} == {
+        "mine"
+    }
+    assert read("runs/2/summary.json") == read(f"runs/2/{command}.json")
+    assert read("runs/2/summary.json")["run"] == "runs/2"
+    assert "run 2: runs/2" in capsys.readouterr().err
+    # The folder has no checkpoint, so the one to use next is still that of the fit.
+    run("test")
+    assert read("runs/1/test.json")["command"] == "test"
+
+
+def test_failed_evaluation_of_a_checkpoint_elsewhere_leaves_no_folder() -> None:
+    run("fit")
+    Path("runs/1/checkpoints/last.ckpt").rename("mine.ckpt")
+    before = files()
+    assert exit_code("test", "--ckpt_path=mine.ckpt", "--model.width=7") == 2
+    assert files() == before
+    assert not Path("runs/2").exists()
 
 
 def test_evaluation_builds_the_model_that_was_trained(
@@ -271,6 +297,41 @@ def test_resumed_fit_goes_on_in_a_run_of_its_own(
     assert "fit from runs/1/checkpoints/last.ckpt" in err
 
 
+def test_resumed_fit_that_wrote_nothing_names_what_it_went_on_from() -> None:
+    run("fit", "--model.lr=0.05")
+    run("fit")
+    run("fit", "--ckpt_path=runs/1/checkpoints/last.ckpt")  # has all its epochs
+    first, third = read("runs/1/summary.json"), read("runs/3/summary.json")
+    assert third["best_checkpoint"] == first["best_checkpoint"]
+    assert third["last_checkpoint"] == "runs/1/checkpoints/last.ckpt"
+
+
+def test_best_checkpoint_that_is_gone_is_not_named() -> None:
+    class Tidy(Model):
+        def on_fit_end(self) -> None:
+            for path in Path("runs/1/checkpoints").glob("epoch*"):
+                path.unlink()
+
+    ProjectCLI(Tidy, Data, args=["fit", "--config=config.yaml"])
+    summary = read("runs/1/summary.json")
+    assert summary["best_checkpoint"] is None
+    assert summary["last_checkpoint"] == "runs/1/checkpoints/last.ckpt"
+
+
+def test_interrupted_write_leaves_the_best_checkpoint_to_be_found() -> None:
+    class Interrupted(Model):
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            if self.current_epoch == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit):
+        ProjectCLI(Interrupted, Data, args=["fit", "--config=config.yaml"])
+    summary = read("runs/1/summary.json")
+    assert "epoch=0" in summary["best_checkpoint"]
+    run("test")
+    assert read("runs/1/test.json")["ckpt_path"] == summary["best_checkpoint"]
+
+
 def test_interrupted_fit_keeps_a_checkpoint_and_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -295,7 +356,36 @@ def test_loss_that_is_not_finite_fails_without_a_trace(
     assert Path(summary["best_checkpoint"]).is_file()
     err = capsys.readouterr().err
     assert "error: The training loss became nan" in err
-    assert "kept: runs/1/checkpoints/last.ckpt" in err
+    assert err.count("checkpoints/last.ckpt") == 1
+
+
+def test_loss_that_is_not_finite_at_once_says_once_that_nothing_is_kept(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Broken(Model):
+        def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+            return torch.full((), float("nan"), requires_grad=True)
+
+    with pytest.raises(SystemExit):
+        ProjectCLI(Broken, Data, args=["fit", "--config=config.yaml"])
+    assert capsys.readouterr().err.count("No checkpoint") == 1
+
+
+def test_run_whose_bad_input_shows_late_is_kept(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Late(Model):
+        def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+            if self.global_step == 2:
+                raise MisconfigurationException("this comes late")
+            return super().training_step(batch, batch_idx)
+
+    args = ["fit", "--config=config.yaml", "--trainer.log_every_n_steps=50"]
+    with pytest.raises(SystemExit) as exit_info:
+        ProjectCLI(Late, Data, args=args)
+    assert exit_info.value.code == 2
+    assert read("runs/1/summary.json")["steps"] == 2
+    assert "removed" not in capsys.readouterr().err
 
 
 def test_error_of_the_project_passes_through_and_the_run_is_failed() -> None:

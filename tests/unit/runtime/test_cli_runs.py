@@ -63,7 +63,7 @@ def test_discard_removes_a_start_and_the_folder_it_created() -> None:
     run = claim_run()
     (run.folder / "config.yaml").touch()
     (run.folder / "checkpoints").mkdir()
-    run.discard_unless_trained()
+    run.discard_start()
     assert not Path("runs").exists()
 
 
@@ -72,7 +72,7 @@ def test_discard_keeps_a_folder_with_results(name: str) -> None:
     run = claim_run()
     (run.folder / "checkpoints").mkdir()
     (run.folder / name).touch()
-    run.discard_unless_trained()
+    run.discard_start()
     assert (run.folder / name).exists()
 
 

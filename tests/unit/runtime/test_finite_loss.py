@@ -8,7 +8,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightgen_runtime import LightningModule, Trainer
-from lightgen_runtime.callbacks import FiniteLoss, ModelCheckpoint
+from lightgen_runtime.callbacks import (
+    Callback,
+    FiniteLoss,
+    ModelCheckpoint,
+    OnExceptionCheckpoint,
+)
 from lightgen_runtime.utilities.exceptions import (
     MisconfigurationException,
     NonFiniteLossError,
@@ -98,6 +103,54 @@ def test_checkpoint_in_mid_epoch_is_not_written_from_a_broken_model(tmp_path):
     with pytest.raises(NonFiniteLossError, match="batch_idx 4"):
         fit(Exploding(4), tmp_path, FiniteLoss(100), checkpoint)
     assert [p.name for p in (tmp_path / "c").iterdir()] == ["epoch=0-step=3.ckpt"]
+
+
+def test_checkpoint_of_weights_alone_is_not_written_from_a_broken_model(tmp_path):
+    checkpoint = ModelCheckpoint(
+        tmp_path / "c", every_n_train_steps=1, save_weights_only=True, save_top_k=-1
+    )
+    with pytest.raises(NonFiniteLossError, match=r"batch_idx 2 .*epoch=0-step=2\.ckpt"):
+        fit(Exploding(2), tmp_path, FiniteLoss(100), checkpoint)
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
+        "epoch=0-step=1.ckpt",
+        "epoch=0-step=2.ckpt",
+    ]
+
+
+class Interrupting(Callback):
+    """Press Ctrl-C after a batch."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("weights_only", [True, False])
+@pytest.mark.parametrize("bad_batch", [2, -1])
+def test_exception_saves_only_a_model_whose_loss_was_finite(
+    weights_only, bad_batch, tmp_path
+):
+    checkpoint = ModelCheckpoint(
+        tmp_path / "c", save_on_exception=True, save_weights_only=weights_only
+    )
+    with pytest.raises(KeyboardInterrupt):
+        fit(Exploding(bad_batch), tmp_path, FiniteLoss(), checkpoint, Interrupting())
+    assert len(list((tmp_path / "c").glob("*"))) == (bad_batch == -1)
+
+
+def test_loss_known_to_be_broken_keeps_other_callbacks_from_saving(tmp_path):
+    checkpoint = OnExceptionCheckpoint(tmp_path / "c")
+    with pytest.raises(NonFiniteLossError):
+        fit(Exploding(2), tmp_path, FiniteLoss(1), checkpoint)
+    assert not (tmp_path / "c").exists()
+
+
+def test_broken_loss_is_forgotten_when_the_run_is_over(tmp_path):
+    module = Exploding(2)
+    callback = FiniteLoss(1)
+    with pytest.raises(NonFiniteLossError):
+        fit(module, tmp_path, callback)
+    fit(Exploding(-1), tmp_path, callback)
 
 
 def test_error_says_when_there_is_no_checkpoint_and_what_to_try(tmp_path):

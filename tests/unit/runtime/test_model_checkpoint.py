@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightgen_runtime import LightningModule, Trainer
-from lightgen_runtime.callbacks import Callback, ModelCheckpoint
+from lightgen_runtime.callbacks import Callback, ModelCheckpoint, model_checkpoint
 from lightgen_runtime.callbacks.checkpoint_names import fill_template, link_file
 from lightgen_runtime.loggers import CSVLogger
 from lightgen_runtime.utilities.exceptions import (
@@ -330,6 +330,56 @@ def test_exception_saves_where_asked_and_keeps_the_error(fit, tmp_path):
     assert names(other) == ["epoch=0-step=4.ckpt"]
 
 
+class FullDisk(Callback):
+    """Refuse every checkpoint after the first epoch, and keep what was known then."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.state = trainer.checkpoint_callback.state_dict()
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        if trainer.current_epoch > 0:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("disk full")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"monitor": "val_loss"},
+        {"monitor": "val_loss", "save_top_k": 2},
+        {"save_top_k": 0, "save_last": True},
+        {"monitor": "val_loss", "filename": "fixed", "enable_version_counter": False},
+    ],
+)
+def test_failed_write_leaves_files_and_paths_as_they_were(
+    fit, tmp_path, arguments, error
+):
+    callback, full = ModelCheckpoint(tmp_path, **arguments), FullDisk(error)
+    with pytest.raises(type(error)):
+        fit(callback, callbacks=[full])
+    assert callback.state_dict() == full.state
+    path = callback.best_model_path or callback.last_model_path
+    assert names(callback) == [Path(path).name]
+    assert torch.load(path, weights_only=True)["global_step"] == 4
+
+
+def test_failed_link_leaves_the_path_as_it_was(fit, tmp_path, monkeypatch):
+    callback = ModelCheckpoint(tmp_path, save_last="link")
+
+    def refuse(target, link):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(model_checkpoint, "link_file", refuse)
+    with pytest.raises(OSError, match="disk full"):
+        fit(callback, max_epochs=1)
+    assert callback.last_model_path == ""
+    assert Path(callback.best_model_path).is_file()
+
+
 def test_exception_because_of_broken_weights_saves_nothing(fit, tmp_path):
     class Broken(Callback):
         def on_train_batch_end(self, trainer, *args):
@@ -373,6 +423,53 @@ def test_resume_never_removes_the_file_it_came_from(fit, tmp_path):
     second = ModelCheckpoint(tmp_path)
     fit(second, ckpt_path=source, max_epochs=3)
     assert names(second) == ["epoch=0-step=4.ckpt", "epoch=2-step=12.ckpt"]
+
+
+def test_resume_from_a_relative_path_does_not_remove_the_file(
+    fit, tmp_path, monkeypatch
+):
+    first = ModelCheckpoint(tmp_path)
+    fit(first, max_epochs=1)
+    monkeypatch.chdir(tmp_path)
+    second = ModelCheckpoint(tmp_path)
+    fit(second, ckpt_path="epoch=0-step=4.ckpt", max_epochs=3)
+    assert names(second) == ["epoch=0-step=4.ckpt", "epoch=2-step=12.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("first_k", "second_k", "kept_epochs"),
+    # The scores of epochs 0 to 4 are 3, 1, 2, 1.5, 0.5.
+    [(3, 2, [1, 4]), (4, 2, [1, 4]), (1, 3, [1, 3, 4]), (2, -1, [1, 2, 3, 4])],
+)
+def test_resume_may_keep_another_number_of_files(
+    fit, tmp_path, first_k, second_k, kept_epochs
+):
+    def callback(top_k):
+        return ModelCheckpoint(
+            tmp_path, monitor="val_loss", save_top_k=top_k, save_last=True
+        )
+
+    fit(callback(first_k), Scored([3.0, 1.0]), max_epochs=2)
+    fit(
+        callback(first_k),
+        Scored([2.0]),
+        ckpt_path=tmp_path / "last.ckpt",
+        max_epochs=3,
+    )
+    second = callback(second_k)
+    fit(second, Scored([1.5, 0.5]), ckpt_path=tmp_path / "last.ckpt", max_epochs=5)
+    expected = [f"epoch={n}-step={4 * n + 4}.ckpt" for n in kept_epochs]
+    assert names(second) == [*expected, "last.ckpt"]
+    assert second.best_model_path == str(tmp_path / expected[-1])
+    assert {Path(path).name for path in second.best_k_models} == set(expected)
+
+
+def test_score_beside_more_files_than_are_to_be_kept_is_not_worth_a_file(tmp_path):
+    callback = ModelCheckpoint(tmp_path, monitor="val_loss", save_top_k=2)
+    callback.best_k_models = {name: torch.tensor(float(name)) for name in "123"}
+    assert not callback.check_monitor_top_k(None, torch.tensor(2.5))
+    assert not callback.check_monitor_top_k(None, torch.tensor(NAN))
+    assert callback.check_monitor_top_k(None, torch.tensor(1.5))
 
 
 def test_resume_into_another_folder_starts_a_new_ranking(fit, tmp_path, caplog):

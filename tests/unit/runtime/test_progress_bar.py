@@ -17,7 +17,11 @@ from lightgen_runtime.callbacks import (
     ProgressBar,
     RichProgressBar,
 )
-from lightgen_runtime.callbacks.progress import default_progress_bar, rich_progress
+from lightgen_runtime.callbacks.progress import (
+    default_progress_bar,
+    plain_progress,
+    rich_progress,
+)
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 
@@ -96,6 +100,22 @@ def test_plain_lines_are_one_an_epoch_with_its_metrics(tmp_path, capsys):
     assert all(re.search(r"train_loss \d", line) for line in lines)
     assert all("val_acc 0.25" in line for line in lines)
     assert "hidden" not in captured.err
+
+
+def test_plain_line_of_a_resumed_epoch_counts_from_the_resumption(
+    tmp_path, capsys, monkeypatch
+):
+    class Saving(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 2:
+                trainer.save_checkpoint(tmp_path / "middle.ckpt")
+
+    make_trainer(tmp_path, Saving(), max_epochs=1).fit(Net(), loader(4))
+    capsys.readouterr()
+    monkeypatch.setattr(plain_progress, "monotonic", lambda: 5000.0)
+    trainer = make_trainer(tmp_path, PlainProgressBar(), max_epochs=1)
+    trainer.fit(Net(), loader(4), ckpt_path=tmp_path / "middle.ckpt")
+    assert "Epoch 1/1  0.0 s" in capsys.readouterr().err
 
 
 def test_plain_lines_name_validation_in_mid_epoch(tmp_path, capsys):
@@ -201,12 +221,44 @@ def test_rich_bar_between_drawings_is_one_call(monkeypatch):
 
 
 def test_rich_bar_can_be_switched_off(tmp_path):
-    for options in ({"refresh_rate": 0}, {}):
-        bar, paper = rich_bar(**options)
-        bar.disable()
-        assert bar.is_disabled
-        make_trainer(tmp_path, bar).fit(Net(), loader(2), loader(1))
-        assert paper.getvalue() == ""
+    bar, paper = rich_bar()
+    bar.disable()
+    assert bar.is_disabled
+    make_trainer(tmp_path, bar).fit(Net(), loader(2), loader(1))
+    assert paper.getvalue() == ""
+
+
+def test_rich_bar_of_rate_zero_shows_nothing(tmp_path):
+    bar, paper = rich_bar(refresh_rate=0)
+    bar.enable()
+    assert bar.is_disabled
+    make_trainer(tmp_path, bar).fit(Net(), loader(2), loader(1))
+    assert paper.getvalue() == ""
+
+
+class Printing(Callback):
+    def on_train_batch_end(self, trainer, *args):
+        trainer.print("[batch]", [1, 2], "[/end]", sep=" | ", flush=True)
+        trainer.print("long " * 40, end="")
+        trainer.print("elsewhere", file=sys.stderr)
+
+
+def test_rich_bar_prints_text_as_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    bar, paper = rich_bar()
+    trainer = make_trainer(tmp_path, bar, Printing(), max_epochs=1)
+    trainer.fit(Net(), loader(2))
+    written = paper.getvalue().replace(ERASE_LINE, "")
+    assert "[batch] | [1, 2] | [/end]\n" in written
+    assert "long " * 40 + "\n" in written
+    assert "elsewhere" not in written.replace("elsewhere\n", "", 2)
+
+
+def test_rich_bar_prints_to_a_pipe_what_is_meant_for_it(tmp_path, capsys):
+    bar, paper = rich_bar()
+    make_trainer(tmp_path, bar, Printing(), max_epochs=1).fit(Net(), loader(2))
+    assert capsys.readouterr().out.startswith("[batch] | [1, 2] | [/end]\nlong ")
+    assert "batch" not in paper.getvalue()
 
 
 def test_rich_bar_refuses_a_negative_rate():

@@ -64,9 +64,6 @@ class TQDMProgressBar(ProgressBar):
         self._next_drawing = 0.0
         self._is_enabled = refresh_rate > 0
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_bars": {}}  # open files cannot be copied
-
     @property
     def refresh_rate(self) -> int:
         """Batches between two drawings."""

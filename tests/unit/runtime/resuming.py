@@ -1,0 +1,77 @@
+"""Interrupting a fit at any moment and comparing what its resumption ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import loader, quiet
+
+from lightgen_runtime import Callback, LightningModule, Trainer
+from lightgen_runtime.callbacks import Checkpoint
+
+
+class Interrupt(Checkpoint):
+    """Saves and stops at one occurrence of a hook."""
+
+    def __init__(self, hook: str, occurrence: int, path: Path) -> None:
+        self.remaining = occurrence
+        self.path = path
+        setattr(self, hook, self.save)
+
+    def save(self, trainer: Any, *args: Any) -> None:
+        if not trainer.sanity_checking:
+            self.remaining -= 1
+            if self.remaining == 0:
+                trainer.save_checkpoint(self.path)
+                raise KeyboardInterrupt
+
+
+def assert_resumes(
+    make_module: Callable[[], LightningModule],
+    make_callback: Callable[[], Callback],
+    path: Path,
+    moments: list[tuple[str, int]],
+    **flags: Any,
+) -> None:
+    """Fit as a whole and in two parts; weights, optimizers and state must be equal."""
+
+    def fit(extra: list[Callback], resume: Path | None = None) -> Trainer:
+        callbacks = [make_callback(), *extra]
+        trainer = quiet(callbacks=callbacks, enable_checkpointing=bool(extra), **flags)
+        trainer.fit(make_module(), loader(12), loader(4), ckpt_path=resume)
+        return trainer
+
+    whole = _state(fit([]))
+    for hook, occurrence in moments:
+        with pytest.raises(KeyboardInterrupt):
+            fit([Interrupt(hook, occurrence, path)])
+        assert_equal(_state(fit([], path)), whole, f"{hook} {occurrence}")
+
+
+def _state(trainer: Trainer) -> dict[str, Any]:
+    return {
+        "weights": trainer.lightning_module.state_dict(),
+        "optimizers": [o.state_dict() for o in trainer.optimizers],
+        "callback": trainer.callbacks[0].state_dict(),
+        "progress": (trainer.current_epoch, trainer.global_step),
+    }
+
+
+def assert_equal(ours: Any, theirs: Any, where: str) -> None:
+    """Compare nested data, tensors bit for bit."""
+    if isinstance(theirs, torch.Tensor):
+        assert torch.equal(ours, theirs), where
+    elif isinstance(theirs, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key in theirs:
+            assert_equal(ours[key], theirs[key], f"{where}.{key}")
+    elif isinstance(theirs, (list, tuple)):
+        assert len(ours) == len(theirs), where
+        for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            assert_equal(one, other, f"{where}[{number}]")
+    else:
+        assert ours == theirs, where
