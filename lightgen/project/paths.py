@@ -33,12 +33,11 @@ def absolute_path(given: Path | str, *, where: str) -> Path:
         where: The argument or option that it came from.
 
     Raises:
-        UsageError: If no file could be opened by that path.
+        UsageError: If no file could be opened by that path, or the folder the command
+            was typed in is gone: copier and git need one.
     """
     try:
-        path = Path(given).expanduser()
-        if not path.is_absolute():
-            path = working_folder() / path
+        path = working_folder() / Path(given).expanduser()
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return path

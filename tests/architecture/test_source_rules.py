@@ -35,6 +35,7 @@ RUNTIME_LAYERS = [
     {"cli", "demos", "tuner"},
     {""},  # the public names
     {"pytorch"},  # the same under Lightning's longer path
+    {"compat"},  # reads the public names of all others
 ]
 LIGHTGEN_LAYERS = [
     {"", "errors"},

@@ -33,8 +33,8 @@ class WeightAveraging(Callback):
         kwargs: Further arguments of `torch.optim.swa_utils.AveragedModel`; `avg_fn` or
             `multi_avg_fn` decides what is averaged how.
 
-    Compat: unlike Lightning, evaluating apart from a fit never puts the average in place
-    of a checkpoint that was asked for.
+    Compat: unlike Lightning, evaluating a checkpoint leaves the module with the averaged
+    weights that were evaluated, not with those beside them.
     """
 
     def __init__(

@@ -104,28 +104,9 @@ def loops_from_progress(progress: Mapping[str, int]) -> dict[str, Any]:
 
     Source: the layout of Lightning 2.6.6's files.
     """
-    epochs, batches = progress["current_epoch"], progress["batch_idx"]
-    total, steps = progress["total_batches"], progress["global_step"]
-    started = bool(batches) and progress["phase"] != STOPPED
+    steps = progress["global_step"]
     last = bool(progress["is_last_batch"])
-    # Lightning counts a batch or an epoch as completed behind its last hook only, which
-    # is how it finds out where a file was written.
-    at_batch_end = progress["phase"] == BATCH_END
-    phase = progress["phase"]
-    at_epoch_end = phase == EPOCH_END or (phase == VALIDATED and last)
-    batch_progress = {
-        which: {
-            **_counts(number, started=True, processed=True),
-            "completed": number - at_batch_end,
-        }
-        for which, number in (("total", total), ("current", batches))
-    }
-    epoch_counts = {
-        "ready": epochs + started,
-        "started": epochs + started,
-        "processed": epochs + at_epoch_end,
-        "completed": epochs,
-    }
+    batch_progress, epoch_counts = _batch_counts(progress), _epoch_counts(progress)
     ready_completed = {"ready": steps, "completed": steps}
     return {
         "fit_loop": {
@@ -164,6 +145,32 @@ def loops_from_progress(progress: Mapping[str, int]) -> dict[str, Any]:
             f"{name}_loop": {"state_dict": {}, "batch_progress": _no_batches()}
             for name in ("validate", "test", "predict")
         },
+    }
+
+
+# Lightning counts a batch or an epoch as completed behind its last hook only, which is how
+# it finds out where a file was written.
+def _batch_counts(progress: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    at_batch_end = progress["phase"] == BATCH_END
+    numbers = {"total": progress["total_batches"], "current": progress["batch_idx"]}
+    return {
+        which: {
+            **_counts(number, started=True, processed=True),
+            "completed": number - at_batch_end,
+        }
+        for which, number in numbers.items()
+    }
+
+
+def _epoch_counts(progress: Mapping[str, int]) -> dict[str, int]:
+    epochs, phase = progress["current_epoch"], progress["phase"]
+    started = bool(progress["batch_idx"]) and phase != STOPPED
+    ended = phase == EPOCH_END or (phase == VALIDATED and progress["is_last_batch"])
+    return {
+        "ready": epochs + started,
+        "started": epochs + started,
+        "processed": epochs + bool(ended),
+        "completed": epochs,
     }
 
 

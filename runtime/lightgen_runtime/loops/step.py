@@ -12,7 +12,7 @@ several named optimizers the step is that of `loops/named_step.py`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -117,11 +117,7 @@ def closure_step(run: Run) -> StepFn:
     fire, scopes = hooks.fire, run.scopes
     training_step = bound_training_step(run)
     optimizer, wrapped = run.plan.optimizers[0], run.plan.wrapped[0]
-    owner = f"[LightningModule]{type(module).__name__}"
-    optimizer_step = run.measured(f"{owner}.optimizer_step", module.optimizer_step)
-    zero_grad = run.measured(f"{owner}.optimizer_zero_grad", module.optimizer_zero_grad)
-    strategy = f"[Strategy]{type(run.parts.strategy).__name__}"
-    backward = run.measured(f"{strategy}.backward", module.backward)
+    optimizer_step, zero_grad, backward = _stepping_hooks(run)
     # What the closure works on; assigned anew for each batch, so that one closure serves.
     batch: Any = None
     batch_idx = 0
@@ -175,6 +171,18 @@ def closure_step(run: Run) -> StepFn:
         return None if hooks.on_train_batch_end is None else outputs_of(output, loss)
 
     return step
+
+
+def _stepping_hooks(run: Run) -> tuple[Callable[..., Any], ...]:
+    """Return `optimizer_step`, `optimizer_zero_grad` and `backward`, bound once."""
+    module = run.module
+    owner = f"[LightningModule]{type(module).__name__}"
+    strategy = f"[Strategy]{type(run.parts.strategy).__name__}"
+    return (
+        run.measured(f"{owner}.optimizer_step", module.optimizer_step),
+        run.measured(f"{owner}.optimizer_zero_grad", module.optimizer_zero_grad),
+        run.measured(f"{strategy}.backward", module.backward),
+    )
 
 
 def manual_step(run: Run) -> StepFn:

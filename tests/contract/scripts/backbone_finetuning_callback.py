@@ -27,11 +27,8 @@ class Transfer(L.LightningModule):
         self.rates.append([group["lr"] for group in groups])
 
     def configure_optimizers(self):
-        optimizer = torch.optim.Adam(
-            filter(lambda p: p.requires_grad, self.parameters()), lr=1e-2
-        )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda e: 0.9**e)
-        return [optimizer], [scheduler]
+        trainable = filter(lambda p: p.requires_grad, self.parameters())
+        return torch.optim.Adam(trainable, lr=1e-2)
 
 
 if __name__ == "__main__":

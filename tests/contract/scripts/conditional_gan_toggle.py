@@ -55,7 +55,7 @@ class ConditionalGAN(L.LightningModule):
             opt_d.zero_grad()
 
     def configure_optimizers(self):
-        opt_g = torch.optim.Adam(self.generator.parameters(), lr=1e-3, betas=(0.5, 1))
+        opt_g = torch.optim.Adam(self.generator.parameters(), lr=1e-3, betas=(0.5, 0.9))
         opt_d = torch.optim.Adam(self.discriminator.parameters(), lr=1e-3)
         return opt_g, opt_d
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset, random_split
 
 
 class FileDataModule(L.LightningDataModule):
-    def __init__(self, folder="data", batch_size=16, val_share=0.25):
+    def __init__(self, folder="data", batch_size=16, val_share=0.25, shuffle=True):
         super().__init__()
         self.save_hyperparameters()
         self.calls = []
@@ -23,7 +23,7 @@ class FileDataModule(L.LightningDataModule):
         torch.save((x, x @ torch.arange(5.0)), folder / "table.pt")
 
     def setup(self, stage):
-        self.calls.append(f"setup {stage}")
+        self.calls.append(["setup", stage])
         x, y = torch.load(Path(self.hparams.folder) / "table.pt")
         whole = TensorDataset(x, y)
         if stage == "fit":
@@ -36,19 +36,23 @@ class FileDataModule(L.LightningDataModule):
             self.test_set = torch.utils.data.Subset(whole, range(128, 160))
 
     def train_dataloader(self):
-        return DataLoader(self.train_set, self.hparams.batch_size, shuffle=True)
+        return DataLoader(
+            self.train_set,
+            batch_size=self.hparams.batch_size,
+            shuffle=self.hparams.shuffle,
+        )
 
     def val_dataloader(self):
-        return DataLoader(self.val_set, self.hparams.batch_size)
+        return DataLoader(self.val_set, batch_size=self.hparams.batch_size)
 
     def test_dataloader(self):
-        return DataLoader(self.test_set, self.hparams.batch_size)
+        return DataLoader(self.test_set, batch_size=self.hparams.batch_size)
 
     def predict_dataloader(self):
         return self.test_dataloader()
 
     def teardown(self, stage):
-        self.calls.append(f"teardown {stage}")
+        self.calls.append(["teardown", stage])
 
     def state_dict(self):
         return {"seen": self.trainer.global_step}
@@ -96,13 +100,16 @@ if __name__ == "__main__":
     predicted = torch.cat(trainer.predict(model, datamodule=datamodule))
 
     content = torch.load(best)
-    again = FileDataModule.load_from_checkpoint(best, batch_size=32)
+    again = FileDataModule.load_from_checkpoint(best, shuffle=False)
     more = L.Trainer(max_epochs=3, **flags)
     more.fit(Linear(), datamodule=again, ckpt_path=best)
     print(
         json.dumps(
             {
-                "metrics": {"test": tested, "val": more.callback_metrics["val_loss"].item()},
+                "metrics": {
+                    "test": tested,
+                    "val": more.callback_metrics["val_loss"].item(),
+                },
                 "predicted": predicted.double().sum().item(),
                 "calls": datamodule.calls,
                 "calls_again": again.calls,

@@ -39,7 +39,7 @@ if __name__ == "__main__":
     L.seed_everything(4)
     seen = []
     looks = LambdaCallback(
-        setup=lambda trainer, module, stage: seen.append(f"setup {stage}"),
+        setup=lambda trainer, module, stage: seen.append(stage),
         on_train_epoch_start=lambda trainer, module: seen.append(trainer.current_epoch),
         on_train_end=lambda trainer, module: seen.append("end"),
     )

@@ -54,7 +54,9 @@ if __name__ == "__main__":
                 "evaluations": model.evaluations,
                 "weights": sum(p.double().sum().item() for p in model.parameters()),
                 "global_step": trainer.global_step,
-                "checkpoint": trainer.checkpoint_callback.best_model_path.split("/")[-1],
+                "checkpoint": trainer.checkpoint_callback.best_model_path.split("/")[
+                    -1
+                ],
             }
         )
     )

@@ -72,7 +72,9 @@ if __name__ == "__main__":
                 "metrics": {k: v.item() for k, v in trainer.callback_metrics.items()},
                 "history": model.history,
                 "log_dir": trainer.log_dir.split("/")[-3:],
-                "checkpoint": trainer.checkpoint_callback.best_model_path.split("/")[-5:],
+                "checkpoint": trainer.checkpoint_callback.best_model_path.split("/")[
+                    -5:
+                ],
                 "weights": sum(p.double().sum().item() for p in model.parameters()),
                 "global_step": trainer.global_step,
             }

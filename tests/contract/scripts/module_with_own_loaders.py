@@ -14,10 +14,10 @@ class Complete(L.LightningModule):
         self.layer = nn.Linear(3, 1)
         self.asked, self.validated_at = [], []
 
-    def loader(self, name, rows, **kwargs):
+    def loader(self, name, rows):
         self.asked.append(name)
         generator = torch.Generator().manual_seed(len(name))
-        return DataLoader(torch.randn(rows, 3, generator=generator), 4, **kwargs)
+        return DataLoader(torch.randn(rows, 3, generator=generator), batch_size=4)
 
     def train_dataloader(self):
         generator = torch.Generator().manual_seed(99)
@@ -82,7 +82,9 @@ if __name__ == "__main__":
                 "validated_at": model.validated_at,
                 "predictions": [p.double().sum().item() for p in predictions],
                 "weights": sum(p.double().sum().item() for p in model.parameters()),
-                "checkpoint": trainer.checkpoint_callback.best_model_path.split("/")[-1],
+                "checkpoint": trainer.checkpoint_callback.best_model_path.split("/")[
+                    -1
+                ],
             }
         )
     )

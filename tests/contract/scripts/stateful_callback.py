@@ -73,7 +73,7 @@ if __name__ == "__main__":
             max_epochs=max_epochs,
             accelerator="cpu",
             logger=False,
-            callbacks=counters,
+            callbacks=list(counters),
             enable_checkpointing=False,
             enable_progress_bar=False,
         )

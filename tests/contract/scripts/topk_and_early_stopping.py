@@ -44,7 +44,9 @@ if __name__ == "__main__":
     x, y = load_breast_cancer(return_X_y=True)
     x = torch.tensor((x - x.mean(0)) / x.std(0), dtype=torch.float32)
     parts = random_split(TensorDataset(x, torch.tensor(y).float()), [369, 100, 100])
-    train, val, test = (DataLoader(part, 50, shuffle=i == 0) for i, part in enumerate(parts))
+    train, val, test = (
+        DataLoader(part, 50, shuffle=i == 0) for i, part in enumerate(parts)
+    )
     topk = ModelCheckpoint(
         dirpath="best",
         filename="tumour-{epoch:02d}-{val/acc:.3f}",
@@ -82,7 +84,7 @@ if __name__ == "__main__":
                 "wait_count": stopping.wait_count,
                 "files": sorted(p.name for p in Path("best").iterdir()),
                 "newest": sorted(p.name for p in Path("newest").iterdir()),
-                "newest_keys": "optimizer_states" in torch.load(newest.best_model_path),
+                "newest_best": Path(newest.best_model_path).name,
                 "best_name": Path(topk.best_model_path).name,
                 "kth": Path(topk.kth_best_model_path).name,
                 "state": [trainer.global_step, trainer.current_epoch],

@@ -256,7 +256,9 @@ def test_impossible_path_is_refused(project: Path, option: str, path: str) -> No
     assert f"where:    option {option}" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "new mymodel"])
+@pytest.mark.parametrize(
+    "command", ["train", "new mymodel", "new mymodel --output-dir /"]
+)
 def test_folder_that_is_gone_is_refused(command: str, work: Path) -> None:
     gone = work / "gone"
     gone.mkdir()

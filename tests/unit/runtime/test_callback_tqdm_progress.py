@@ -33,7 +33,7 @@ def test_bars_reach_their_ends(capsys: pytest.CaptureFixture[str]) -> None:
     assert (bar.val_progress_bar.n, bar.val_progress_bar.total) == (2, 2)
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "Epoch 1: 100%" in shown.err
+    assert "Epoch 2/2: 100%" in shown.err
     assert "loss=" in shown.err
     trainer.test(Small(), loader(), verbose=False)
     trainer.predict(Small(), [loader(4), loader(6)])

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from lightgen_runtime.callbacks.progress.progress_bar import ProgressBar
+from lightgen_runtime.callbacks.progress.progress_bar import ProgressBar, epoch_label
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.imports import import_extra
 
@@ -151,7 +151,7 @@ class TQDMProgressBar(ProgressBar):
         if self._leave and "train" in self._bars and trainer.current_epoch > 0:
             self._close("train")
             self._bars["train"] = self.init_train_tqdm()
-        self._begin("train", self.total_train_batches, f"Epoch {trainer.current_epoch}")
+        self._begin("train", self.total_train_batches, epoch_label(trainer))
 
     def on_train_batch_end(
         self,

@@ -1,0 +1,122 @@
+"""Callbacks that do something else on purpose, shown on both packages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recording import data, quiet_trainer
+from test_callbacks import OURS, REFERENCE, Outcome, build, callbacks_of, sgd
+from torch.optim import SGD
+
+BOTH = pytest.mark.parametrize("namespace", [OURS, REFERENCE])
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@BOTH
+def test_step_after_the_averaged_weights(namespace: str) -> None:
+    averaging = callbacks_of(namespace).StochasticWeightAveraging(0.05, 1)
+    module = build(namespace, batch_norm=True, configure_optimizers=sgd)
+    trainer = quiet_trainer(namespace, max_epochs=2, callbacks=[averaging])
+    trainer.fit(module, data(12, 2))
+    average = averaging.state_dict()["average_model_state"]["layer.weight"]
+    ends_with_the_average = torch.equal(module.layer.weight, average)
+    ours = namespace == OURS
+    assert ends_with_the_average is ours
+    assert trainer.global_step == (12 if ours else 13)
+
+
+@BOTH
+def test_unfrozen_backbone_after_a_resume(namespace: str, tmp_path: Path) -> None:
+    def make(callbacks: Any) -> list[Any]:
+        return [callbacks.BackboneFinetuning(unfreeze_backbone_at_epoch=1)]
+
+    def fit(epochs: int, resume: Path | None = None) -> Any:
+        trainer = quiet_trainer(
+            namespace, max_epochs=epochs, callbacks=make(callbacks_of(namespace))
+        )
+        trainer.fit(
+            build(namespace, configure_optimizers=sgd), data(12, 2), ckpt_path=resume
+        )
+        return trainer
+
+    fit(2).save_checkpoint(tmp_path / "a.ckpt")
+    resumed = fit(4, tmp_path / "a.ckpt").lightning_module
+    trains = all(p.requires_grad for p in resumed.backbone.parameters())
+    assert trains is (namespace == OURS)
+
+
+@BOTH
+def test_evaluating_the_file_of_a_failed_fit(namespace: str, tmp_path: Path) -> None:
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        raise ZeroDivisionError
+
+    methods = {"training_step": training_step, "configure_optimizers": sgd}
+    module = build(namespace, **methods)
+    callback = callbacks_of(namespace).OnExceptionCheckpoint(tmp_path)
+    trainer = quiet_trainer(namespace, callbacks=[callback], enable_checkpointing=None)
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit(module, data())
+    path = Path(callback.ckpt_path)
+    trainer.validate(module, data(4), ckpt_path=str(path), verbose=False)
+    assert path.exists() is (namespace == OURS)
+
+
+@BOTH
+def test_weights_after_evaluating_an_averaged_checkpoint(
+    namespace: str, tmp_path: Path
+) -> None:
+    validated = []
+
+    def validation_step(self: Any, batch: Any, batch_idx: int) -> None:
+        validated.append(self.layer.weight.detach().clone())
+
+    callbacks = callbacks_of(namespace)
+    checkpoints = callbacks.ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+    trainer = quiet_trainer(
+        namespace,
+        max_epochs=3,
+        callbacks=[callbacks.WeightAveraging(), checkpoints],
+        enable_checkpointing=True,
+    )
+    module = build(namespace, validation_step=validation_step, configure_optimizers=sgd)
+    trainer.fit(module, data(12, 2), data(4))
+    first = tmp_path / "epoch=0.ckpt"
+    trainer.validate(module, data(4), ckpt_path=str(first), verbose=False)
+    asked_for = torch.load(first, weights_only=True)["state_dict"]["layer.weight"]
+    assert torch.equal(validated[-1], asked_for)
+    assert torch.equal(module.layer.weight, asked_for) is (namespace == OURS)
+
+
+@BOTH
+def test_estimated_steps_of_scheduled_accumulation(namespace: str) -> None:
+    estimates = []
+
+    def configure_optimizers(self: Any) -> Any:
+        estimates.append(self.trainer.estimated_stepping_batches)
+        return SGD(self.parameters(), lr=0.1)
+
+    outcome = Outcome(
+        namespace,
+        lambda c: [c.GradientAccumulationScheduler({1: 2})],
+        {"configure_optimizers": configure_optimizers},
+    )
+    assert outcome.trainer.global_step == 12
+    assert estimates == [12 if namespace == OURS else 18]
+
+
+@BOTH
+def test_stream_of_the_tqdm_bar(
+    namespace: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = callbacks_of(namespace).TQDMProgressBar()
+    trainer = quiet_trainer(
+        namespace, max_epochs=1, callbacks=[bar], enable_progress_bar=True
+    )
+    trainer.fit(build(namespace, configure_optimizers=sgd), data())
+    shown = capsys.readouterr()
+    assert ("100%" in shown.err) is (namespace == OURS)
+    assert ("100%" in shown.out) is (namespace == REFERENCE)
