@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import test_callback_differences
+import torch
 from recording import data, quiet_trainer, small_module
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import StepLR

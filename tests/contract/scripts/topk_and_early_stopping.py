@@ -68,6 +68,8 @@ if __name__ == "__main__":
     )
     model = Tumour()
     trainer.fit(model, train, val)
+    stopped = [stopping.stopped_epoch, stopping.wait_count]
+    kth = Path(topk.kth_best_model_path).name
     last = trainer.test(model, test, verbose=False)
     best = trainer.test(dataloaders=test, ckpt_path="best", verbose=False)
     loaded = Tumour.load_from_checkpoint(topk.best_model_path)
@@ -78,15 +80,12 @@ if __name__ == "__main__":
                     "last": last,
                     "best": best,
                     "score": topk.best_model_score.item(),
-                    "stop_score": stopping.best_score.item(),
                 },
-                "stopped_epoch": stopping.stopped_epoch,
-                "wait_count": stopping.wait_count,
+                "stopped": stopped,
                 "files": sorted(p.name for p in Path("best").iterdir()),
                 "newest": sorted(p.name for p in Path("newest").iterdir()),
-                "newest_best": Path(newest.best_model_path).name,
                 "best_name": Path(topk.best_model_path).name,
-                "kth": Path(topk.kth_best_model_path).name,
+                "kth": kth,
                 "state": [trainer.global_step, trainer.current_epoch],
                 "weights": sum(p.double().sum().item() for p in loaded.parameters()),
             }
