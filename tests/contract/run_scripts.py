@@ -42,22 +42,26 @@ def run(script: Path, package: str, work: Path) -> Any:
     random.seed(0)
     numpy.random.seed(0)
     torch.manual_seed(0)
-    output = io.StringIO()
     environment = dict(os.environ)
-    with contextlib.chdir(folder), contextlib.redirect_stdout(output):
-        runpy.run_path(str(copy), run_name="__main__")
-    os.environ.clear()
-    os.environ.update(environment)
+    os.chdir(folder)
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output):
+            runpy.run_path(str(copy), run_name="__main__")
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
     return json.loads(output.getvalue().splitlines()[-1])
 
 
 def main(package: str, scripts: str, work: str) -> None:
+    """Run all scripts, and go on after one that fails."""
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
     for script in sorted(Path(scripts).glob("*.py")):
         try:
             results[script.stem] = run(script, package, Path(work))
-        except Exception:
+        except (Exception, SystemExit):
             results[script.stem] = {"error": traceback.format_exc()}
     sys.stdout.write(json.dumps(results) + "\n")
 

@@ -66,7 +66,7 @@ if __name__ == "__main__":
                 "groups": [
                     len(g["params"]) for g in trainer.optimizers[0].param_groups
                 ],
-                "state": sorted(finetuning.state_dict()),
+                "backbone_rate": finetuning.state_dict()["previous_backbone_lr"],
                 "global_step": trainer.global_step,
             }
         )

@@ -64,7 +64,9 @@ if __name__ == "__main__":
     )
     trainer.fit(
         model,
-        DataLoader(pixels[:600], 60, shuffle=True, collate_fn=two_views, drop_last=True),
+        DataLoader(
+            pixels[:600], 60, shuffle=True, collate_fn=two_views, drop_last=True
+        ),
         DataLoader(pixels[600:730], batch_size=60, collate_fn=two_views),
     )
     model.eval()

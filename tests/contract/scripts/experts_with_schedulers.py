@@ -83,7 +83,9 @@ if __name__ == "__main__":
                 "final": [o.param_groups[0]["lr"] for o in trainer.optimizers],
                 "weights": sum(p.double().sum().item() for p in model.parameters()),
                 "global_step": trainer.global_step,
-                "checkpoint": trainer.checkpoint_callback.best_model_path.split("/")[-1],
+                "checkpoint": trainer.checkpoint_callback.best_model_path.split("/")[
+                    -1
+                ],
             }
         )
     )

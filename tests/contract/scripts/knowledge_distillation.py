@@ -39,9 +39,11 @@ class Student(L.LightningModule):
         self.teacher = teacher.eval().requires_grad_(False)
         self.net = nn.Linear(64, 10)
 
+    def on_train_epoch_start(self):
+        self.teacher.eval()
+
     def training_step(self, batch, batch_idx):
         x, y = batch
-        assert not self.teacher.training or batch_idx > -1
         with torch.no_grad():
             soft = (self.teacher(x) / self.hparams.temperature).softmax(1)
         logits = self.net(x)
@@ -97,7 +99,10 @@ if __name__ == "__main__":
                 "student": student.net.weight.double().sum().item(),
                 "loaded": loaded.net.weight.double().sum().item(),
                 "keys": sorted(torch.load(kept.best_model_path)["state_dict"]),
-                "names": [p.split("/")[-1] for p in (best.best_model_path, kept.best_model_path)],
+                "names": [
+                    p.split("/")[-1]
+                    for p in (best.best_model_path, kept.best_model_path)
+                ],
             }
         )
     )

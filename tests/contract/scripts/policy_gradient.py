@@ -72,7 +72,6 @@ if __name__ == "__main__":
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
-        reload_dataloaders_every_n_epochs=1,
     )
     trainer.fit(model)
     print(

@@ -42,7 +42,8 @@ class Model(L.LightningModule):
         return self.net(x)
 
     def predict_step(self, batch, batch_idx, dataloader_idx=0):
-        assert not self.training and not torch.is_grad_enabled()
+        assert not self.training
+        assert not torch.is_grad_enabled()
         return {"scores": self(batch), "loader": dataloader_idx}
 
 
