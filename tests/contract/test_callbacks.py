@@ -259,7 +259,7 @@ def test_weight_averaging(make: Any, tmp_path: Path) -> None:
         {"unfreeze_backbone_at_epoch": 1, "lambda_func": lambda epoch: 1.5},
         {"unfreeze_backbone_at_epoch": 9},
     ],
-    ids=str,
+    ids=["soon", "own rate", "frozen norms", "own schedule", "never"],
 )
 def test_backbone_finetuning(arguments: dict[str, Any]) -> None:
     ours, theirs = compare(

@@ -92,7 +92,6 @@ if __name__ == "__main__":
                 "chosen": plain(chosen.hparams),
                 "chosen_stored": plain(chosen_stored),
                 "config_stored": plain(config_stored),
-                "as_text": str(chosen.hparams),
                 "weights": sum(p.double().sum().item() for p in other.parameters()),
             }
         )

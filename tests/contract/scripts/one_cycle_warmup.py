@@ -60,7 +60,7 @@ def train(**flags):
     )
     trainer.fit(model, loader)
     return {
-        "metrics": {k: v.item() for k, v in trainer.logged_metrics.items()},
+        "metrics": {k: v.item() for k, v in trainer.callback_metrics.items()},
         "total": model.total,
         "rates": monitor.lrs,
         "weights": sum(p.double().sum().item() for p in model.parameters()),
