@@ -199,7 +199,8 @@ class MetricSlot:
         return self.total
 
     def reset(self) -> None:
-        """Start a new epoch; the last value stays readable."""
+        """Start a new epoch: nothing has been logged yet."""
+        self.last = None
         self.total = 0.0
         self.weight = 0.0
 
@@ -339,6 +340,7 @@ class ObjectSlot(MetricSlot):
         """Start a new epoch of the object too."""
         if self.weight:
             self.last.reset()
+        self.last = None
         self.weight = 0.0
 
 
@@ -385,7 +387,7 @@ class MetricStore:
         return any(slot.options.on_step for slot in self.slots)
 
     def reset(self) -> None:
-        """Start a new epoch: keys and last values stay, sums begin again."""
+        """Start a new epoch: keys stay, values are gone."""
         for slot in self.slots:
             slot.reset()
 

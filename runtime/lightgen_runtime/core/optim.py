@@ -87,6 +87,9 @@ class OptimPlan:
     def from_module(cls, module: Any) -> OptimPlan:
         """Call `module.configure_optimizers()` and normalise what it returns."""
         plan = normalise(module.configure_optimizers())
+        if module.automatic_optimization:
+            for config in plan.schedulers:
+                _check_monitor(config)
         if not plan.optimizers:
             rank_zero_warn(
                 "`configure_optimizers` returned None: the fit runs without an optimizer "
@@ -233,12 +236,6 @@ def _check_scheduler(config: SchedulerConfig) -> None:
             f"the lr_scheduler dictionary of {kind} has frequency {config.frequency!r}; "
             "a whole number of at least 1 is accepted"
         )
-    if config.reduce_on_plateau and config.monitor is None:
-        raise MisconfigurationException(
-            f"{kind} needs to know which metric to watch. Return "
-            '{"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, '
-            '"monitor": "val_loss"}} with a metric that you log.'
-        )
     if not isinstance(scheduler, (LRScheduler, ReduceLROnPlateau)) and not all(
         hasattr(scheduler, name) for name in ("state_dict", "load_state_dict")
     ):
@@ -250,6 +247,15 @@ def _check_scheduler(config: SchedulerConfig) -> None:
         rank_zero_warn(
             "OneCycleLR is planned in optimizer steps but will step once an epoch; set "
             '"interval": "step" in the lr_scheduler dictionary'
+        )
+
+
+def _check_monitor(config: SchedulerConfig) -> None:
+    if config.reduce_on_plateau and config.monitor is None:
+        raise MisconfigurationException(
+            f"{type(config.scheduler).__name__} needs to know which metric to watch. Return "
+            '{"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, '
+            '"monitor": "val_loss"}} with a metric that you log.'
         )
 
 

@@ -115,11 +115,12 @@ def sanity_check(run: Run) -> None:
         return
     hooks, trainer = run.hooks, run.trainer
     limit = float("inf") if steps == -1 else steps
-    feeds = [feed.limited_to(limit) for feed in run.source.feeds("validate")]
     trainer.enter_stage("sanity_check")
     with isolate_rng():
         hooks.fire(hooks.on_sanity_check_start)
-        evaluate(run, "validate", feeds, in_fit=True)
+        feeds = [feed.limited_to(limit) for feed in run.source.feeds("validate")]
+        if feeds:
+            evaluate(run, "validate", feeds, in_fit=True)
         hooks.fire(hooks.on_sanity_check_end)
     run.stores["validate"].clear()
     run.report.clear()

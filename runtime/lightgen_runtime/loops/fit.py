@@ -39,7 +39,6 @@ def run_fit(run: Run) -> None:
     """
     hooks, report = run.hooks, run.report
     run.module.zero_grad()
-    run.validates = run.validates and bool(run.source.feeds("validate"))
     if run.trainer.ckpt_path is None:
         sanity_check(run)
     feed = run.source.train()
@@ -88,6 +87,7 @@ def _train_epoch(
 
     for batch_idx, batch, is_last in feed.batches(iterator, progress.batch_idx):
         context.batch, context.batch_size = batch, None
+        run.on_last_batch = is_last
         seen = progress.total_batches + 1
         context.keep = is_last or seen >= run.horizon
         if hooks.on_train_batch_start is not None and hooks.ask(
@@ -199,12 +199,15 @@ def _after_batch(run: Run, schedulers: SchedulerStepper, closed: bool) -> None:
 
 def _validate(run: Run, closed: bool) -> None:
     hooks, report = run.hooks, run.report
+    feeds = run.source.feeds("validate")
+    if not feeds:  # a hook that returned an empty list
+        return
     if closed:
         if hooks.on_validation_model_zero_grad is None:
             run.module.zero_grad()
         else:
             hooks.fire(hooks.on_validation_model_zero_grad)
-    evaluate(run, "validate", run.source.feeds("validate"), in_fit=True)
+    evaluate(run, "validate", feeds, in_fit=True)
     run.trainer.enter_stage("train")
     report.enter(run.stores["train"])
 

@@ -39,6 +39,7 @@ class Run:
             (reporting, validation, stopping) is due next.
         clipping: What clips before each automatic step, if anything does.
         stop_epoch: Set to end the batches of the running epoch.
+        on_last_batch: Whether the running batch is its epoch's last.
         extra_epochs: Epochs after `max_epochs` that a callback asked for.
         forward_only: Set at an epoch's start to compute its steps and train nothing.
         predicted: What a prediction has collected so far.
@@ -61,6 +62,7 @@ class Run:
         "hooks",
         "horizon",
         "module",
+        "on_last_batch",
         "parts",
         "plan",
         "predicted",
@@ -111,6 +113,7 @@ class Run:
         self.val_interval: int | float | None = None
         self.validates = False
         self.stop_epoch = False
+        self.on_last_batch = False
         self.extra_epochs = 0
         self.forward_only = False
         self.predicted = Predicted()

@@ -236,8 +236,8 @@ class TrainerView:
 
     @property
     def is_last_batch(self) -> bool:
-        """Whether the last completed batch was its epoch's last."""
-        return self.progress.is_last_batch
+        """Whether the running training batch is its epoch's last."""
+        return self._run is not None and self._run.on_last_batch
 
     @property
     def num_training_batches(self) -> int | float:
