@@ -53,8 +53,9 @@ golden: .venv/.installed ## write the golden files again and show what changed
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden
 	git --no-pager diff --stat --patch -- tests/golden
 
-bench: .venv/.installed ## start-up times beside bare typer and bare torch
+bench: .venv/.installed ## start-up and step times, beside bare typer, torch and the peers installed
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/step_overhead.py
 
 constraints: .venv/.installed ## pin again, to the newest versions that pyproject.toml admits
 	$(BIN)/python -m pip install uv
