@@ -23,19 +23,13 @@ HERE = Path(__file__).parent
 SCRIPTS = HERE / "scripts"
 REFERENCE, OURS = "lightning", "lightgen_runtime"
 
-_LOGGED = "`logged_metrics` is what was sent to the loggers, and the epoch beside it"
 _TEST_STATE = "`test(ckpt_path=...)` loads the module but not the state of callbacks"
-_GRAD_NORM = "there is no `grad_norm`"
 _COUNTS = "the numbers of batches are those of the last entry point alone"
 
 # Script and place in its result: why it is another one. All else is equal.
 KNOWN_DIFFERENCES = {
     ("callback_state_in_test", ""): _TEST_STATE,
-    ("conditional_gan_toggle", "/metrics"): _LOGGED,
-    ("gradient_norm_logging", "/error"): _GRAD_NORM,
-    ("lambda_callback_and_lr_monitor", "/metrics/last/epoch"): _LOGGED,
     ("several_val_loaders", "/num_val_batches"): _COUNTS,
-    ("variational_autoencoder", "/logged"): _LOGGED,
 }
 
 

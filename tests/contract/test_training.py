@@ -424,3 +424,16 @@ def test_max_time_ends_the_fit() -> None:
         trainer = quiet_trainer(namespace, max_epochs=-1, max_time={"seconds": 0.2})
         trainer.fit(small_module(namespace)(), data())
         assert trainer.global_step > 0
+
+
+@pytest.mark.parametrize("order", [1, 2.0, "inf"])
+def test_gradient_norms(order: Any) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
+    module(torch.ones(4, 3)).sum().backward()
+    ours, theirs = (
+        importlib.import_module(f"{namespace}.pytorch.utilities").grad_norm(
+            module, order
+        )
+        for namespace in (OURS, REFERENCE)
+    )
+    assert ours == theirs

@@ -48,7 +48,8 @@ class Report:
 
     @property
     def logged_metrics(self) -> dict[str, Tensor]:
-        """What was last sent to the loggers, by key."""
+        """What loggers are sent, by key, now. No host sync."""
+        self._publish()
         return self._logged
 
     @property
@@ -65,13 +66,7 @@ class Report:
             epoch: Reported beside them, unless None.
             step: Where on the axis they stand.
         """
-        if not values:
-            return
-        for key, value in values.items():
-            self._logged[key] = self._tensor(value)
-        if epoch is not None and "epoch" not in values:
-            self._logged["epoch"] = torch.tensor(float(epoch))
-        if not self.loggers:
+        if not values or not self.loggers:
             return
         metrics: dict[str, float] = read_floats(values)
         step = int(metrics.pop("step", step))
@@ -121,6 +116,8 @@ class Report:
             tensor = self._tensor(value)
             self._callback[key] = tensor
             self._callback[f"{slot.name}{slot.suffix}"] = tensor
+            if slot.options.logger:
+                self._logged[key] = tensor
             if slot.options.prog_bar:
                 self._bar[key] = tensor
 

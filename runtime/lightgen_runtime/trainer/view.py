@@ -363,7 +363,7 @@ class TrainerView:
 
     @property
     def logged_metrics(self) -> dict[str, Tensor]:
-        """What was last sent to the loggers."""
+        """What loggers are sent, by key, now."""
         return {} if self._run is None else self._run.report.logged_metrics
 
     @property

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightgen_runtime.utilities.combined_loader import CombinedLoader
+    from lightgen_runtime.utilities.grads import grad_norm
     from lightgen_runtime.utilities.move_data import move_data_to_device
     from lightgen_runtime.utilities.rank_zero import (
         rank_zero_deprecation,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CombinedLoader",
+    "grad_norm",
     "move_data_to_device",
     "rank_zero_deprecation",
     "rank_zero_info",
@@ -26,8 +28,9 @@ __all__ = [
 
 _HOMES = {
     "CombinedLoader": "combined_loader",
+    "grad_norm": "grads",
     "move_data_to_device": "move_data",
-    **dict.fromkeys(__all__[2:], "rank_zero"),
+    **dict.fromkeys(__all__[3:], "rank_zero"),
 }
 
 
