@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,16 @@ def records(folder: Path) -> list[Record]:
     """Close the open run and read everything that it wrote."""
     wandb.finish()
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    # Another process writes the file, and may do so after `finish` has returned.
+    deadline = time.monotonic() + 60
+    while "exit" not in [r.WhichOneof("record_type") for r in read(path)]:
+        assert time.monotonic() < deadline, f"{path} was never completed"
+        time.sleep(0.05)
+    return read(path)
+
+
+def read(path: Path) -> list[Record]:
+    """Parse what is in the file so far."""
     content, position, parts, found = path.read_bytes(), HEADER, b"", []
     while position + HEADER <= len(content):
         if BLOCK - position % BLOCK < HEADER:  # too little room: the block is padded
@@ -49,6 +60,8 @@ def records(folder: Path) -> list[Record]:
         position += HEADER
         parts += content[position : position + length]
         position += length
+        if position > len(content):  # still being written
+            break
         if kind in (1, 4):  # a whole record, or the last part of one
             found.append(Record.FromString(parts))
             parts = b""
