@@ -45,6 +45,7 @@ _PACKAGES = (
     "cli",
     "demos",
     "loggers",
+    "plugins",
     "profilers",
     "pytorch",
     "tuner",

@@ -32,7 +32,7 @@ RUNTIME_LAYERS = [
     {"callbacks"},
     {"loops"},
     {"trainer"},
-    {"cli", "demos", "tuner"},
+    {"cli", "demos", "plugins", "tuner"},
     {""},  # the public names
     {"pytorch"},  # the same under Lightning's longer path
     {"compat"},  # reads the public names of all others

@@ -6,6 +6,7 @@ schedulers step is the loop's business (`loops/schedule.py`).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
@@ -274,6 +275,14 @@ def _describe(value: Any) -> str:
         kinds = ", ".join(type(entry).__name__ for entry in value)
         return f"a {type(value).__name__} of ({kinds})"
     return f"{value!r} ({type(value).__name__})"
+
+
+def wants_closure(optimizer: Optimizer) -> bool:
+    """Tell whether `optimizer.step` evaluates the loss by itself."""
+    if isinstance(optimizer, LBFGS):
+        return True
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is closure.empty
 
 
 class IdleOptimizer(Optimizer):

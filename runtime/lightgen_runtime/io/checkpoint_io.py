@@ -19,27 +19,51 @@ from lightgen_runtime.utilities.atomic_write import atomic_write
 from lightgen_runtime.utilities.exceptions import (
     CheckpointFormatError,
     CheckpointNotFoundError,
+    MisconfigurationException,
 )
 
 MapLocation = torch.device | str | dict[str, str] | None
 
 
 class CheckpointIO(ABC):
-    """Store, read and remove checkpoints; subclass it for another kind of storage."""
+    """Store, read and remove checkpoints; subclass it for another kind of storage.
+
+    `Trainer(plugins=[MyCheckpointIO()])` has it write and read all checkpoints.
+    """
 
     @abstractmethod
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path) -> None:
-        """Write `checkpoint` to `path`; a failure leaves what was there before."""
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write `checkpoint` to `path`; a failure leaves what was there before.
+
+        Args:
+            checkpoint: Plain data: tensors, numbers, strings and containers of them.
+            path: Where to.
+            storage_options: What the caller passed to `trainer.save_checkpoint`.
+        """
 
     @abstractmethod
     def load_checkpoint(
-        self, path: str | Path, map_location: MapLocation = None
+        self,
+        path: str | Path,
+        map_location: MapLocation = None,
+        weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read the checkpoint at `path`, its tensors put where `map_location` says."""
+        """Read the checkpoint at `path`.
+
+        Args:
+            path: Where from.
+            map_location: Where tensors go, as in `torch.load`; None is the CPU.
+            weights_only: As in `torch.load`.
+        """
 
     @abstractmethod
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove the checkpoint at `path`; one that is gone already is no error."""
+
+    def teardown(self) -> None:
+        """Finish what is still being written; called at the end of each run."""
 
 
 class TorchCheckpointIO(CheckpointIO):
@@ -50,19 +74,41 @@ class TorchCheckpointIO(CheckpointIO):
     and may load files that run code.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
         """Write `checkpoint` to `path`, all of it or nothing.
 
+        Args:
+            checkpoint: Plain data.
+            path: Where to.
+            storage_options: Not accepted: files have none.
+
         Raises:
+            MisconfigurationException: There are storage options.
             OSError: The disk is full or not writable; the old file, if any, is intact.
         """
+        if storage_options is not None:
+            raise MisconfigurationException(
+                f"`save_checkpoint(..., storage_options={storage_options!r})`: checkpoints "
+                "are written as plain files, which have no options. Leave them out, or give "
+                "`Trainer(plugins=...)` a `CheckpointIO` of your own that reads them."
+            )
         with atomic_write(Path(path)) as stream:
             torch.save(checkpoint, stream)
 
     def load_checkpoint(
-        self, path: str | Path, map_location: MapLocation = None
+        self,
+        path: str | Path,
+        map_location: MapLocation = None,
+        weights_only: bool | None = None,
     ) -> dict[str, Any]:
         """Read the checkpoint at `path`, onto the CPU unless told otherwise.
+
+        Args:
+            path: The file.
+            map_location: Where tensors go, as in `torch.load`; None is the CPU.
+            weights_only: Accepted for compatibility; loading never runs code.
 
         Raises:
             OSError: The file may not be read.

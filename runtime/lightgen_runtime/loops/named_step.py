@@ -27,7 +27,7 @@ def named_step(run: Run) -> StepFn:
     scope = run.scopes["training_step"]
     training_step = bound_training_step(run)
     names, optimizers = run.plan.names, run.plan.optimizers
-    clip = run.clipping
+    clip, scaling = run.clipping, run.scaling
     _check_overrides(run)
     _check_disjoint(run)
 
@@ -48,15 +48,24 @@ def named_step(run: Run) -> StepFn:
             remaining -= 1
             own = [p for group in optimizer.param_groups for p in group["params"]]
             loss = loss / divisor if divisor != 1 else loss
+            loss = loss if scaling is None else scaling.scale(loss)
             fire(hooks.on_before_backward, loss)
             loss.backward(inputs=own, retain_graph=remaining > 0)  # type: ignore[no-untyped-call]
             fire(hooks.on_after_backward)
         if last:
+            if scaling is not None:
+                for optimizer in optimizers:
+                    scaling.unscale(optimizer)
             for optimizer in optimizers:
                 fire(hooks.on_before_optimizer_step, optimizer)
                 if clip is not None:
                     clip(optimizer)
-                optimizer.step()
+                if scaling is None:
+                    optimizer.step()
+                else:
+                    scaling.step(optimizer)
+            if scaling is not None:
+                scaling.update()
             progress.global_step += 1
         if hooks.on_train_batch_end is None:
             return None

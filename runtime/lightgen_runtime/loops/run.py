@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from lightgen_runtime.core.module import LightningModule
 from lightgen_runtime.core.optim import LightningOptimizer, OptimPlan
 from lightgen_runtime.loops.predicted import Predicted
 from lightgen_runtime.loops.report import Report
+from lightgen_runtime.loops.scaling import Scaling
 from lightgen_runtime.profilers.base import PassThroughProfiler
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Run:
         extra_epochs: Epochs after `max_epochs` that a callback asked for.
         forward_only: Set at an epoch's start to compute its steps and train nothing.
         predicted: What a prediction has collected so far.
+        scaling: What scales losses and steps optimizers in `16-mixed`; else None.
         resumed: Random states of the checkpoint that the fit goes on from, until it does.
         epoch_rng: Random states when the running epoch's loader was opened.
         validates: Whether there is anything to validate with.
@@ -69,6 +72,7 @@ class Run:
         "progress",
         "report",
         "resumed",
+        "scaling",
         "scopes",
         "source",
         "stop_epoch",
@@ -97,6 +101,7 @@ class Run:
         self.progress = progress
         self.plan = OptimPlan()
         self.clipping: Callable[[Optimizer], None] | None = None
+        self.scaling: Scaling | None = None
         self.report = Report(parts.loggers, parts.strategy.root_device)
         self.stores = {
             stage: MetricStore(stage) for stage in ("train", "validate", "test", "")
@@ -152,7 +157,7 @@ class Run:
 
     def go_on_from(self, former: Run) -> None:
         """Take over, from a run of the same module, what a checkpoint must still hold."""
-        self.plan = former.plan
+        self.plan, self.scaling = former.plan, former.scaling
         self.epoch_rng = former.epoch_rng
         self.stores["train"] = former.stores["train"]
 
@@ -172,11 +177,16 @@ class Run:
     # ---- optimization, as far as the module and its optimizers take part ----
 
     def wrap_optimizers(self) -> None:
-        """Make the wrappers that `self.optimizers()` hands out, and resolve clipping."""
+        """Make the wrappers that `self.optimizers()` hands out; resolve what steps do."""
         self.clipping = self._configured_clipping()
+        step, optimizers = self.counted_step, self.plan.optimizers
+        scaler = self.parts.precision.scaler
+        if scaler is not None and scaler.is_enabled():
+            self.scaling = Scaling(scaler, optimizers, self.progress)
+            step = partial(self._scaled_step, self.scaling)
         self.plan.wrapped = [
-            LightningOptimizer.wrap(optimizer, self.counted_step, self.toggle)
-            for optimizer in self.plan.optimizers
+            LightningOptimizer.wrap(optimizer, step, self.toggle)
+            for optimizer in optimizers
         ]
 
     def counted_step(
@@ -199,12 +209,36 @@ class Run:
             self.progress.global_step += 1
         return result
 
+    def _scaled_step(
+        self,
+        scaling: Scaling,
+        optimizer: Optimizer,
+        closure: Callable[[], Any] | None,
+        **kwargs: Any,
+    ) -> Any:
+        """Step as `counted_step` does, on gradients that are scaled."""
+        automatic = self.module.automatic_optimization
+        result = closure() if closure is not None else None
+        scaling.unscale(optimizer)
+        if self.hooks.on_before_optimizer_step is not None:
+            self.hooks.fire(self.hooks.on_before_optimizer_step, optimizer)
+        if automatic and self.clipping is not None:
+            self.clipping(optimizer)
+        scaling.step(optimizer, **kwargs)
+        if automatic:
+            scaling.update()
+        else:
+            self.progress.global_step += 1
+        return result
+
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Compute gradients for user code, with the hooks around it."""
         if not isinstance(loss, Tensor):
             raise TypeError(
                 f"`manual_backward` got {type(loss).__name__}; a tensor is needed"
             )
+        if self.scaling is not None:
+            loss = self.scaling.scale(loss)
         self.hooks.fire(self.hooks.on_before_backward, loss)
         self.module.backward(loss, *args, **kwargs)
         self.hooks.fire(self.hooks.on_after_backward)
@@ -212,6 +246,7 @@ class Run:
     def _configured_clipping(self) -> Callable[[Optimizer], None] | None:
         """Return what clips before each step: the module's way, the flags', or None."""
         clip_val, algorithm = self.parts.gradient_clip_val, self.parts.clip_algorithm
+        precision = self.parts.precision
 
         def by_module(optimizer: Optimizer) -> None:
             self.context.scope = self.scopes["configure_gradient_clipping"]
@@ -222,16 +257,26 @@ class Run:
             )
 
         def by_flags(optimizer: Optimizer) -> None:
-            self.clip(optimizer, clip_val or 0.0, algorithm or "norm")
+            precision.clip_gradients(optimizer, clip_val or 0.0, algorithm or "norm")
 
         if self.overrides("configure_gradient_clipping"):
             return by_module
         return by_flags if clip_val else None
 
-    def clip(self, optimizer: Optimizer, clip_val: float, algorithm: str) -> None:
-        """Clip the gradients of one optimizer's parameters, in place."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.parts.precision.clip_gradients(parameters, clip_val, algorithm)
+    def clip(
+        self,
+        optimizer: Optimizer | LightningOptimizer,
+        clip_val: float,
+        algorithm: str,
+    ) -> None:
+        """Clip the gradients of one optimizer's parameters for user code, in place.
+
+        Compat: gradients that were scaled are given their true size first, also by hand.
+        """
+        bare = _bare(optimizer)
+        if self.scaling is not None and not self.module.automatic_optimization:
+            self.scaling.unscale(bare)
+        self.parts.precision.clip_gradients(bare, clip_val, algorithm)
 
     def toggle(self, optimizer: Optimizer | LightningOptimizer, on: bool) -> None:
         """Freeze the parameters that only other optimizers have, or thaw them."""
@@ -240,12 +285,7 @@ class Run:
                 parameter.requires_grad = required
             self._untoggled = {}
             return
-        bare = (
-            optimizer.optimizer
-            if isinstance(optimizer, LightningOptimizer)
-            else optimizer
-        )
-        own = {p for group in bare.param_groups for p in group["params"]}
+        own = {p for group in _bare(optimizer).param_groups for p in group["params"]}
         others = {
             p
             for other in self.plan.optimizers
@@ -255,6 +295,12 @@ class Run:
         self._untoggled = {p: p.requires_grad for p in others}
         for parameter in others:
             parameter.requires_grad = False
+
+
+def _bare(optimizer: Optimizer | LightningOptimizer) -> Optimizer:
+    return (
+        optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+    )
 
 
 def _is_watcher(callback: Callback) -> bool:

@@ -19,7 +19,8 @@ class SchedulerStepper:
     """Steps a run's schedulers at the moments that the loop announces.
 
     Compat: `frequency` counts optimizer steps (or epochs) over the whole run; Lightning
-    counts batches and starts again at each epoch.
+    counts batches and starts again at each epoch. A scheduler waits for an optimizer
+    whose step a scaler left out; Lightning's goes on.
     """
 
     def __init__(self, run: Run) -> None:
@@ -51,10 +52,15 @@ class SchedulerStepper:
 
         Args:
             configs: One of this object's four lists.
-            count: Optimizer steps, or epochs, done so far in the whole run.
+            count: Optimizer steps, or epochs, done so far in the whole run. Steps that a
+                scaler left out do not count for schedulers.
         """
+        scaling = self._run.scaling
         for config in configs:
-            if count % config.frequency:
+            done: int | None = count
+            if scaling is not None and config.interval == "step":
+                done = scaling.steps_of(config.scheduler)
+            if done is None or done % config.frequency:
                 continue
             if not config.reduce_on_plateau:
                 self._step_one(config.scheduler, None)

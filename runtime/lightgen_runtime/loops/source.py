@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, RandomSampler
 from lightgen_runtime.core.data_hooks import DataHooks
 from lightgen_runtime.core.hooks import is_overridden
 from lightgen_runtime.loops.feed import Feed, Transfer, loaders_of
+from lightgen_runtime.precision import Precision
 from lightgen_runtime.utilities.combined_loader import CombinedLoader
 from lightgen_runtime.utilities.exceptions import (
     EmptyDataError,
@@ -178,6 +179,16 @@ class DataSource:
         return Feed(loader, fewer, transfer, number, sized)
 
     def _transfer(self) -> Transfer | None:
+        """Return how a batch gets to its dtype and device, or None if it is there."""
+        move, precision = self._movement(), self._parts.precision
+        if not is_overridden("convert_input", precision, Precision):
+            return move
+        convert = precision.convert_input
+        if move is None:
+            return lambda batch, _: convert(batch)
+        return lambda batch, number: move(convert(batch), number)
+
+    def _movement(self) -> Transfer | None:
         """Return how a batch gets to the device, or None if there is nothing to do."""
         owners: dict[str, DataHooks] = {}
         for hook in _TRANSFER_HOOKS:

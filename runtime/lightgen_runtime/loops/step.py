@@ -1,8 +1,9 @@
 """One training step, in the three ways there are; a fit uses one of them throughout.
 
 * direct: nothing about stepping is overridden. A straight line, no closure.
-* closure: `optimizer_step`, `optimizer_zero_grad` or `backward` is overridden, or the
-  optimizer wants to evaluate the loss again (LBFGS). The module is handed a closure.
+* closure: `optimizer_step`, `optimizer_zero_grad` or `backward` is overridden, the
+  optimizer wants to evaluate the loss again (LBFGS), or the precision scales the loss.
+  The module is handed a closure.
 * manual: `training_step` does everything itself.
 
 Direct and closure call the same hooks in the same order and compute the same bits. With
@@ -11,14 +12,13 @@ several named optimizers the step is that of `loops/named_step.py`.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightgen_runtime.core.optim import wants_closure
 from lightgen_runtime.loops.named_step import named_step
 from lightgen_runtime.loops.outputs import (
     StepFn,
@@ -49,19 +49,12 @@ def _choose(run: Run) -> StepFn:
     measures = not isinstance(run.parts.profiler, PassThroughProfiler)
     if (
         measures
-        or _wants_closure(run.plan.optimizers[0])
+        or run.scaling is not None
+        or wants_closure(run.plan.optimizers[0])
         or any(run.overrides(name) for name in _STEPPING_HOOKS)
     ):
         return closure_step(run)
     return direct_step(run)
-
-
-def _wants_closure(optimizer: Optimizer) -> bool:
-    """Tell whether `optimizer.step` evaluates the loss by itself."""
-    if isinstance(optimizer, torch.optim.LBFGS):
-        return True
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    return closure is not None and closure.default is closure.empty
 
 
 def direct_step(run: Run) -> StepFn:
@@ -118,6 +111,7 @@ def closure_step(run: Run) -> StepFn:
     training_step = bound_training_step(run)
     optimizer, wrapped = run.plan.optimizers[0], run.plan.wrapped[0]
     optimizer_step, zero_grad, backward = _stepping_hooks(run)
+    scale = None if run.scaling is None else run.scaling.scale
     # What the closure works on; assigned anew for each batch, so that one closure serves.
     batch: Any = None
     batch_idx = 0
@@ -141,10 +135,11 @@ def closure_step(run: Run) -> StepFn:
         if loss is not None:
             if divisor != 1:
                 loss = loss / divisor
+            goal = loss if scale is None else scale(loss)
             if hooks.on_before_backward is not None:
-                fire(hooks.on_before_backward, loss)
+                fire(hooks.on_before_backward, goal)
             context.scope = scopes["backward"]
-            backward(loss)
+            backward(goal)
             if hooks.on_after_backward is not None:
                 fire(hooks.on_after_backward)
         return loss
@@ -187,7 +182,7 @@ def _stepping_hooks(run: Run) -> tuple[Callable[..., Any], ...]:
 
 def manual_step(run: Run) -> StepFn:
     """Make the step for modules that optimize by hand."""
-    hooks, context = run.hooks, run.context
+    hooks, context, scaling = run.hooks, run.context, run.scaling
     scope = run.scopes["training_step"]
     training_step = bound_training_step(run)
 
@@ -196,6 +191,8 @@ def manual_step(run: Run) -> StepFn:
     ) -> dict[str, Any] | None:
         context.scope = scope
         output = training_step(batch, batch_idx)
+        if scaling is not None:
+            scaling.update()
         if hooks.on_train_batch_end is None:
             return None
         if isinstance(output, Mapping):

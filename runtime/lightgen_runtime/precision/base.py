@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
 
-from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.core.hooks import is_overridden
 
 CLIP_ALGORITHMS = ("norm", "value")
 
@@ -16,26 +20,63 @@ CLIP_ALGORITHMS = ("norm", "value")
 class Precision:
     """Everything in the dtype it already has: `32-true`.
 
-    Knows nothing of the strategy. Other precisions override what they change.
+    Subclass it for a precision of your own and give it to `Trainer(plugins=...)`. It
+    knows nothing of the strategy and nothing of the loops.
+
+    Attributes:
+        precision: Its name, which `trainer.precision` tells.
+        scaler: What scales losses so that small gradients do not vanish; None if nothing.
     """
 
-    precision = "32-true"
+    precision: str = "32-true"
+    scaler: GradScaler | None = None
+
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        """Give the module's parameters and buffers their dtype, in place."""
+        return module
+
+    def convert_input(self, data: Any) -> Any:
+        """Return a batch, fresh from its loader, in the dtype that the steps get."""
+        return data
+
+    def module_init_context(self) -> AbstractContextManager[Any]:
+        """Surround `configure_model`, so that layers are made in their dtype."""
+        return nullcontext()
+
+    def forward_context(self) -> AbstractContextManager[Any]:
+        """Surround each call of a step method."""
+        return nullcontext()
 
     def wrap(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what computes `step` in this precision; here, `step` itself."""
-        return step
+        """Return what computes `step` in `forward_context`: itself, if that is nothing."""
+        if not is_overridden("forward_context", self, Precision):
+            return step
+
+        @wraps(step)
+        def in_context(*args: Any, **kwargs: Any) -> Any:
+            with self.forward_context():
+                return step(*args, **kwargs)
+
+        return in_context
 
     def clip_gradients(
-        self, parameters: Iterable[Tensor], clip_val: float, algorithm: str
+        self,
+        optimizer: Optimizer,
+        clip_val: int | float = 0.0,
+        gradient_clip_algorithm: str = "norm",
     ) -> None:
-        """Limit gradients in place.
+        """Limit the gradients of an optimizer's parameters, in place.
 
         Args:
-            parameters: Parameters whose `.grad` is clipped.
-            clip_val: Largest norm, or largest absolute value; above 0.
-            algorithm: "norm" (of all gradients together) or "value" (of each element).
+            optimizer: Whose parameters.
+            clip_val: Largest norm, or largest absolute value; 0 does nothing.
+            gradient_clip_algorithm: "norm" (of all gradients together) or "value" (of
+                each element).
         """
-        if algorithm == "value":
+        if clip_val <= 0:
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if gradient_clip_algorithm == "value":
             torch.nn.utils.clip_grad_value_(parameters, clip_val)
         else:
             torch.nn.utils.clip_grad_norm_(parameters, clip_val)
@@ -44,18 +85,8 @@ class Precision:
         """Return what a checkpoint must keep."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take back what a checkpoint kept."""
 
-
-def choose_precision(precision: int | str | None) -> Precision:
-    """Return the precision that the flag asks for.
-
-    Raises:
-        MisconfigurationException: This version does not have it.
-    """
-    if precision in (None, 32, "32", "32-true"):
-        return Precision()
-    raise MisconfigurationException(
-        f"`Trainer(precision={precision!r})`: this version computes in '32-true'"
-    )
+    def teardown(self) -> None:
+        """Release what a run needed; called at its end."""

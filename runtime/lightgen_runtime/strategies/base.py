@@ -88,14 +88,21 @@ class Strategy(ABC):
     def teardown(self) -> None:
         """Release devices and process groups."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path) -> None:
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        filepath: str | Path,
+        storage_options: Any = None,
+    ) -> None:
         """Write a checkpoint, from the one process that writes."""
         if self.is_global_zero:
-            self.checkpoint_io.save_checkpoint(checkpoint, filepath)
+            self.checkpoint_io.save_checkpoint(
+                checkpoint, filepath, storage_options=storage_options
+            )
 
     def load_checkpoint(self, filepath: str | Path) -> dict[str, Any]:
         """Read a checkpoint into host memory."""
-        return self.checkpoint_io.load_checkpoint(filepath, map_location="cpu")
+        return self.checkpoint_io.load_checkpoint(filepath)
 
     def remove_checkpoint(self, filepath: str | Path) -> None:
         """Delete a checkpoint, from the one process that writes."""

@@ -19,14 +19,13 @@ from lightgen_runtime.callbacks.model_summary import ModelSummary
 from lightgen_runtime.callbacks.progress import ProgressBar, default_progress_bar
 from lightgen_runtime.callbacks.timer import Timer
 from lightgen_runtime.loggers import CSVLogger, Logger
-from lightgen_runtime.precision.base import (
-    CLIP_ALGORITHMS,
-    Precision,
-    choose_precision,
-)
+from lightgen_runtime.precision import Precision
+from lightgen_runtime.precision.base import CLIP_ALGORITHMS
+from lightgen_runtime.precision.choose import choose_precision
 from lightgen_runtime.profilers.named import choose_profiler
 from lightgen_runtime.profilers.profiler import Profiler
 from lightgen_runtime.strategies import SingleDeviceStrategy, Strategy
+from lightgen_runtime.trainer.plugged import plugged
 from lightgen_runtime.trainer.presets import with_presets
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
@@ -78,9 +77,14 @@ def build_parts(flags: dict[str, Any]) -> TrainerParts:
     overfit = flags["overfit_batches"]
     val_limit = flags["limit_val_batches"]
     max_epochs, max_steps = _limits(flags)
+    plugins = plugged(flags)
+    strategy = _strategy(flags)
+    if plugins.checkpoint_io is not None:
+        strategy.checkpoint_io = plugins.checkpoint_io
     return TrainerParts(
-        strategy=_strategy(flags),
-        precision=choose_precision(flags["precision"]),
+        strategy=strategy,
+        precision=plugins.precision
+        or choose_precision(flags["precision"], strategy.root_device.type),
         loggers=_loggers(flags["logger"], flags["default_root_dir"]),
         max_epochs=max_epochs,
         min_epochs=flags["min_epochs"],

@@ -73,8 +73,12 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
             "epoch_rng": run.epoch_rng,
             "train_metrics": run.stores["train"].state_dict(),
             "callback_metrics": run.report.state_dict(),
-            "precision": run.parts.precision.state_dict(),
         }
+        if run.scaling is not None:
+            checkpoint[OWN_KEY]["scaling"] = run.scaling.state_dict()
+        precision = run.parts.precision
+        if state := precision.state_dict():
+            checkpoint[type(precision).__qualname__] = state
         for callback in run.callbacks:
             callback.on_save_checkpoint(run.trainer, module, checkpoint)
     module.on_save_checkpoint(checkpoint)
@@ -115,6 +119,11 @@ def restore_model(run: Run, checkpoint: dict[str, Any], source: str) -> None:
         source: Its path, for messages.
     """
     module, datamodule, trainer = run.module, run.datamodule, run.trainer
+    if "state_dict" not in checkpoint:
+        raise CheckpointFormatError(
+            f"what was loaded from `{source}` has no `state_dict`, only "
+            f"{sorted(map(str, checkpoint))[:8]}: it is not a checkpoint of a run"
+        )
     module.on_load_checkpoint(checkpoint)
     load_weights(module, checkpoint["state_dict"], module.strict_loading, source)
     if datamodule is not None:
@@ -182,8 +191,12 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
         schedulers, checkpoint.get("lr_schedulers", []), strict=True
     ):
         config.scheduler.load_state_dict(state)
+    precision = run.parts.precision
+    if state := checkpoint.get(type(precision).__qualname__):
+        precision.load_state_dict(state)
+    if run.scaling is not None and "scaling" in own:
+        run.scaling.load_state_dict(own["scaling"])
     if own:
-        run.parts.precision.load_state_dict(own["precision"])
         device = run.parts.strategy.root_device
         run.stores["train"].load_state_dict(own["train_metrics"], device)
         run.report.load_state_dict(own["callback_metrics"])

@@ -41,7 +41,7 @@ def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
         ckpt_path: Checkpoint to go on from or to evaluate, resolved to a path.
     """
     module, datamodule, trainer = run.module, run.datamodule, run.trainer
-    strategy = run.parts.strategy
+    strategy, precision = run.parts.strategy, run.parts.precision
     _check_module(run, fn)
     attach_callbacks(run, module.configure_callbacks())
     strategy.setup_environment()
@@ -54,7 +54,10 @@ def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
     for callback in run.callbacks:
         callback.setup(trainer, module, stage=fn)
     module.setup(stage=fn)
-    module.configure_model()
+    with precision.module_init_context():
+        module.configure_model()
+    # Before weights are loaded: they are not to pass through another dtype.
+    precision.convert_module(module)
     checkpoint = None
     if ckpt_path is not None:
         checkpoint = strategy.load_checkpoint(ckpt_path)
@@ -112,7 +115,9 @@ def teardown(run: Run, fn: str, error: BaseException | None) -> None:
     if run.datamodule is not None:
         actions.insert(0, partial(run.datamodule.teardown, stage=fn))
     actions.append(partial(run.module.teardown, stage=fn))
+    actions.append(run.parts.precision.teardown)
     actions.append(run.parts.strategy.teardown)
+    actions.append(run.parts.strategy.checkpoint_io.teardown)
     actions += [partial(logger.finalize, status) for logger in run.parts.loggers]
     actions.append(run.parts.profiler.describe)
     _attempt_all(actions, error)

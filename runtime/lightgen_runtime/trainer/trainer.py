@@ -44,10 +44,12 @@ from lightgen_runtime.trainer.lifecycle import (
     teardown,
     tell_of_exception,
 )
+from lightgen_runtime.trainer.plugged import Plugin
 from lightgen_runtime.trainer.results import format_results
 from lightgen_runtime.trainer.trial import Trial, trial
 from lightgen_runtime.trainer.view import TrainerView
 from lightgen_runtime.utilities.exceptions import MisconfigurationException, TunerExit
+from lightgen_runtime.utilities.other_package import import_hint
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 
@@ -74,7 +76,8 @@ class Trainer(TrainerView):
         strategy: "auto" or "single_device".
         devices: "auto", 1, or one device's index in a list.
         num_nodes: Number of machines: 1.
-        precision: "32-true".
+        precision: "32-true"; "bf16-mixed" or "16-mixed" to compute in 16 bits where that
+            does no harm; "bf16-true", "16-true" or "64-true" to hold everything in that.
         logger: True for a CSV logger, False for none, or one or several loggers.
         callbacks: One callback or a list of them.
         fast_dev_run: Run this many batches of everything (True: 1) and leave no files.
@@ -113,6 +116,8 @@ class Trainer(TrainerView):
         enable_autolog_hparams: Send hyperparameters to the loggers at the start.
         sync_batchnorm: Share batch statistics between processes, if there are several.
         use_distributed_sampler: Split the data between processes, if there are several.
+        plugins: A `Precision`, a `CheckpointIO`, or a list of both, in place of what the
+            other flags come to.
         default_root_dir: Where files go that nothing else places; the current folder.
 
     Raises:
@@ -168,6 +173,7 @@ class Trainer(TrainerView):
         enable_autolog_hparams: bool = True,
         sync_batchnorm: bool = False,
         use_distributed_sampler: bool = True,
+        plugins: Plugin | list[Plugin] | None = None,
         default_root_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         flags = {name: value for name, value in locals().items() if name != "self"}
@@ -308,12 +314,18 @@ class Trainer(TrainerView):
             self.print(format_results(fn, results))
         return results
 
-    def save_checkpoint(self, filepath: str | Path, weights_only: bool = False) -> None:
+    def save_checkpoint(
+        self,
+        filepath: str | Path,
+        weights_only: bool = False,
+        storage_options: Any = None,
+    ) -> None:
         """Write the state of the run to a file, atomically.
 
         Args:
             filepath: Where to.
             weights_only: Leave out what only a resumed fit needs.
+            storage_options: Passed on to a `CheckpointIO` of your own.
 
         Raises:
             RuntimeError: Nothing has run yet.
@@ -324,7 +336,7 @@ class Trainer(TrainerView):
             )
         with self.profiler.profile("save_checkpoint"):
             checkpoint = dump_checkpoint(self._run, weights_only)
-            self.strategy.save_checkpoint(checkpoint, filepath)
+            self.strategy.save_checkpoint(checkpoint, filepath, storage_options)
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print from the first process, without disturbing the progress bar."""
@@ -394,7 +406,7 @@ class Trainer(TrainerView):
         if not isinstance(model, LightningModule):
             raise MisconfigurationException(
                 f"`trainer.{fn}()` got {type(model).__name__} as the model; a "
-                f"`LightningModule` is needed{_of_another_package(model)}"
+                f"`LightningModule` is needed{import_hint(model)}"
             )
         if datamodule is not None and any(v is not None for v in given.values()):
             raise MisconfigurationException(
@@ -486,11 +498,3 @@ class Trainer(TrainerView):
         """The progress bar."""
         bars = (c for c in self.callbacks if isinstance(c, ProgressBar))
         return next(bars, None)
-
-
-def _of_another_package(model: object) -> str:
-    """Return a hint if the model is a module of the package this one is used like."""
-    homes = {base.__module__.partition(".")[0] for base in type(model).__mro__}
-    if homes.isdisjoint({"lightning", "pytorch_lightning"}):
-        return ""
-    return " of lightgen_runtime; this one is Lightning's: change its import as well"

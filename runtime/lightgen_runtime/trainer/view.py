@@ -12,6 +12,8 @@ from lightgen_runtime.callbacks.gradient_accumulation_scheduler import (
 )
 
 if TYPE_CHECKING:
+    from torch.amp import GradScaler
+
     from lightgen_runtime.callbacks.callback import Callback
     from lightgen_runtime.core.datamodule import LightningDataModule
     from lightgen_runtime.core.module import LightningModule
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from lightgen_runtime.loops.predicted import Predicted
     from lightgen_runtime.loops.progress import Progress
     from lightgen_runtime.loops.run import Run
+    from lightgen_runtime.precision import Precision
     from lightgen_runtime.profilers.profiler import Profiler
     from lightgen_runtime.strategies import Strategy
     from lightgen_runtime.trainer.build import TrainerParts
@@ -118,6 +121,16 @@ class TrainerView:
     def precision(self) -> str:
         """The run's number formats, e.g. "32-true"."""
         return self._parts.precision.precision
+
+    @property
+    def precision_plugin(self) -> Precision:
+        """What converts modules and batches, and what steps are computed in."""
+        return self._parts.precision
+
+    @property
+    def scaler(self) -> GradScaler | None:
+        """What scales the loss, in "16-mixed"."""
+        return self._parts.precision.scaler
 
     # ---- processes and devices ----
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightgen_runtime.utilities.map_tensors import rebuilt
+
 
 def move_data_to_device(batch: Any, device: torch.device) -> Any:
     """Return the batch with every tensor in it on `device`.
@@ -26,7 +28,7 @@ def move_data_to_device(batch: Any, device: torch.device) -> Any:
         moved = {
             key: move_data_to_device(value, device) for key, value in batch.items()
         }
-        return moved if type(batch) is dict else _rebuilt(batch, moved)
+        return moved if type(batch) is dict else rebuilt(batch, moved)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(move_data_to_device(part, device) for part in batch))
     if isinstance(batch, (list, tuple)):
@@ -34,10 +36,3 @@ def move_data_to_device(batch: Any, device: torch.device) -> Any:
     if callable(getattr(batch, "to", None)) and not isinstance(batch, type):
         return batch.to(device)
     return batch
-
-
-def _rebuilt(original: Mapping[Any, Any], moved: dict[Any, Any]) -> Any:
-    try:
-        return type(original)(moved)  # type: ignore[call-arg]
-    except TypeError:
-        return moved

@@ -365,7 +365,7 @@ BAD_FLAGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"num_nodes": 2}, ["num_nodes=2", "one node"]),
     ({"strategy": "ddp"}, ["'ddp'", "'auto', 'single_device'"]),
     ({"strategy": "single_devise"}, ["Did you mean 'single_device'"]),
-    ({"precision": "16-mixed"}, ["'16-mixed'", "'32-true'"]),
+    ({"precision": "bf16-mixd"}, ["'bf16-mixd'", "Did you mean 'bf16-mixed'"]),
     ({"precision": "32-tru"}, ["'32-tru'", "'32-true'"]),
     ({"logger": "csv"}, ["'csv' (str)", "`Logger`"]),
     ({"logger": 5}, ["5 (int)"]),

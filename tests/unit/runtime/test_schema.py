@@ -67,7 +67,6 @@ def test_keys_and_types_are_as_recorded(tmp_path: Path) -> None:
             "gradients": "list",
             "train_metrics": "list",
             "callback_metrics": "dict",
-            "precision": "dict",
         },
     }
     assert set(progress) == {

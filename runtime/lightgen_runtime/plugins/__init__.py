@@ -1,0 +1,18 @@
+"""What `Trainer(plugins=...)` takes, under the path that Lightning users know."""
+
+from lightgen_runtime.plugins.io import CheckpointIO, TorchCheckpointIO
+from lightgen_runtime.plugins.precision import (
+    DoublePrecision,
+    HalfPrecision,
+    MixedPrecision,
+    Precision,
+)
+
+__all__ = [
+    "CheckpointIO",
+    "DoublePrecision",
+    "HalfPrecision",
+    "MixedPrecision",
+    "Precision",
+    "TorchCheckpointIO",
+]
