@@ -47,6 +47,7 @@ class Scaling:
                     "allow. Use 'bf16-mixed' or '32-true', or another optimizer."
                 )
         self._scaler = scaler
+        self._unscale_themselves = {o for o in optimizers if unscales_itself(o)}
         self._progress = progress
         self._unscaled: set[Optimizer] = set()  # since the last update
         self._stepped: set[Optimizer] = set()
@@ -71,7 +72,7 @@ class Scaling:
             self.update()
         if optimizer in self._unscaled or not _has_gradients(optimizer):
             return
-        if not unscales_itself(optimizer):
+        if optimizer not in self._unscale_themselves:
             try:
                 self._scaler.unscale_(optimizer)
             except AssertionError as error:  # nothing was ever scaled
@@ -83,14 +84,16 @@ class Scaling:
         self._unscaled.add(optimizer)
 
     def step(self, optimizer: Optimizer, **kwargs: Any) -> Any:
-        """Step, unless a gradient overflowed or there is none.
+        """Step, unless a gradient overflowed.
 
         Cost: one host sync, the scaler's own; none for optimizers that unscale by
         themselves, which leave out the step on the device. The host cannot know then.
         """
         if optimizer not in self._unscaled:
-            return None
-        stepped = unscales_itself(optimizer)
+            return optimizer.step(
+                **kwargs
+            )  # no gradients, for which a scaler has no use
+        stepped = optimizer in self._unscale_themselves
 
         def note(*_: Any) -> None:
             nonlocal stepped
@@ -142,8 +145,8 @@ class Scaling:
 
 
 def _has_gradients(optimizer: Optimizer) -> bool:
-    return any(
-        parameter.grad is not None
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    )
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                return True
+    return False

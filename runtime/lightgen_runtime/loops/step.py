@@ -135,11 +135,11 @@ def closure_step(run: Run) -> StepFn:
         if loss is not None:
             if divisor != 1:
                 loss = loss / divisor
-            goal = loss if scale is None else scale(loss)
+            scaled = loss if scale is None else scale(loss)
             if hooks.on_before_backward is not None:
-                fire(hooks.on_before_backward, goal)
+                fire(hooks.on_before_backward, scaled)
             context.scope = scopes["backward"]
-            backward(goal)
+            backward(scaled)
             if hooks.on_after_backward is not None:
                 fire(hooks.on_after_backward)
         return loss

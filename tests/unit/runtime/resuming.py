@@ -35,12 +35,14 @@ def assert_resumes(
     make_callback: Callable[[], Callback],
     path: Path,
     moments: list[tuple[str, int]],
+    make_plugins: Callable[[], Any] = lambda: None,
     **flags: Any,
 ) -> None:
     """Fit as a whole and in two parts; weights, optimizers and state must be equal."""
 
     def fit(extra: list[Callback], resume: Path | None = None) -> Trainer:
         callbacks = [make_callback(), *extra]
+        flags["plugins"] = make_plugins()
         trainer = quiet(callbacks=callbacks, enable_checkpointing=bool(extra), **flags)
         trainer.fit(make_module(), loader(12), loader(4), ckpt_path=resume)
         return trainer
@@ -56,7 +58,9 @@ def _state(trainer: Trainer) -> dict[str, Any]:
     return {
         "weights": trainer.lightning_module.state_dict(),
         "optimizers": [o.state_dict() for o in trainer.optimizers],
+        "schedulers": [c.scheduler.state_dict() for c in trainer.lr_scheduler_configs],
         "callback": trainer.callbacks[0].state_dict(),
+        "precision": trainer.precision_plugin.state_dict(),
         "progress": (trainer.current_epoch, trainer.global_step),
     }
 

@@ -379,9 +379,28 @@ def test_gradient_clipping_bounds_gradients(algorithm: str) -> None:
     assert max(seen) == pytest.approx(limit, rel=1e-3)
 
 
-def test_full_precision_by_name() -> None:
-    """Mixed precision: "32-true" is the default and may be named."""
-    assert quiet(precision="32-true").precision == quiet().precision == "32-true"
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "32-true"])
+@pytest.mark.filterwarnings("ignore:.*on a CPU. computing in bfloat16:UserWarning")
+def test_mixed_precision_trains(precision: str) -> None:
+    """Mixed precision: Trainer(precision=...) with each of the three names."""
+    outputs, losses = [], []
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        output = self(batch)
+        outputs.append(output.dtype)
+        losses.append(output.float().pow(2).mean())
+        return losses[-1]
+
+    model = variant(training_step=training_step)
+    before = model.layer.weight.detach().clone()
+    trainer = fitted(model, precision=precision, max_epochs=5)
+    assert losses[-1] < losses[0] / 2
+    assert not torch.equal(model.layer.weight, before)
+    assert model.layer.weight.dtype == torch.float32
+    # On a CPU, as here, both mixed precisions compute in bfloat16.
+    expected = torch.float32 if precision == "32-true" else torch.bfloat16
+    assert set(outputs) == {expected}
+    assert trainer.validate(model, loader(4), verbose=False)[0]["val_loss"] < 1
 
 
 def test_warm_up_follows_the_estimated_steps() -> None:
