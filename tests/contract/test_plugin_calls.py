@@ -53,7 +53,11 @@ def test_own_checkpoint_io_writes_and_reads(tmp_path: Path) -> None:
         return log
 
     ours = calls(OURS)
-    assert ours == calls(REFERENCE)
+    theirs = calls(REFERENCE)
+    ends = ours.index(("teardown",)), theirs.index(("teardown",))
+    assert ours[: ends[0]] == theirs[: ends[1]]  # the fit
+    after = [[e for e in log if e != ("teardown",)] for log in (ours, theirs)]
+    assert after[0] == after[1]
     assert ("save", "mine.ckpt", {"a": 1}) in ours
     assert ("load", "mine.ckpt") in ours
 

@@ -1,6 +1,10 @@
 """What `Trainer(plugins=...)` takes, under the path that Lightning users know."""
 
-from lightgen_runtime.plugins.io import CheckpointIO, TorchCheckpointIO
+from lightgen_runtime.plugins.io import (
+    AsyncCheckpointIO,
+    CheckpointIO,
+    TorchCheckpointIO,
+)
 from lightgen_runtime.plugins.precision import (
     DoublePrecision,
     HalfPrecision,
@@ -9,6 +13,7 @@ from lightgen_runtime.plugins.precision import (
 )
 
 __all__ = [
+    "AsyncCheckpointIO",
     "CheckpointIO",
     "DoublePrecision",
     "HalfPrecision",

@@ -337,6 +337,8 @@ class Trainer(TrainerView):
         with self.profiler.profile("save_checkpoint"):
             checkpoint = dump_checkpoint(self._run, weights_only)
             self.strategy.save_checkpoint(checkpoint, filepath, storage_options)
+        if self.state.status != "running":
+            self.strategy.checkpoint_io.teardown()  # no end of a run waits for it
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print from the first process, without disturbing the progress bar."""

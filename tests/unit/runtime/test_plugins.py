@@ -136,7 +136,7 @@ def test_checkpoints_live_where_the_plugin_keeps_them(tmp_path: Path) -> None:
     assert other.global_step == 16
     results = trainer.validate(module, loader(4), ckpt_path="best", verbose=False)
     assert results[0]["val_loss"] == pytest.approx(float(callback.best_model_score))  # type: ignore[arg-type]
-    assert store.torn_down == 3  # once a run, and each trainer has its runs
+    assert store.torn_down == 3  # once a run
 
 
 def test_storage_options_reach_the_plugin() -> None:

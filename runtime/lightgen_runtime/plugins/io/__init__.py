@@ -1,5 +1,5 @@
 """How checkpoints are stored."""
 
-from lightgen_runtime.io import CheckpointIO, TorchCheckpointIO
+from lightgen_runtime.io import AsyncCheckpointIO, CheckpointIO, TorchCheckpointIO
 
-__all__ = ["CheckpointIO", "TorchCheckpointIO"]
+__all__ = ["AsyncCheckpointIO", "CheckpointIO", "TorchCheckpointIO"]
