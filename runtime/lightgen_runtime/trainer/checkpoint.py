@@ -75,6 +75,7 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
             "callback_metrics": run.report.state_dict(),
         }
         if run.scaling is not None:
+            run.scaling.update()  # due already, if a hook stepped by hand
             checkpoint[OWN_KEY]["scaling"] = run.scaling.state_dict()
         precision = run.parts.precision
         if state := precision.state_dict():

@@ -18,9 +18,10 @@ Plugin = Precision | CheckpointIO
 # Methods of Lightning's precisions that no loop here calls.
 _UNCALLED = (
     *("pre_backward", "backward", "post_backward", "optimizer_step", "main_params"),
-    *("clip_grad_by_norm", "clip_grad_by_value", "connect", "convert_output"),
-    *("train_step_context", "val_step_context", "test_step_context"),
-    "predict_step_context",
+    *("clip_grad_by_norm", "clip_grad_by_value", "unscale_gradients", "connect"),
+    *("convert_output", "tensor_init_context", "train_step_context"),
+    *("val_step_context", "test_step_context", "predict_step_context"),
+    *("on_save_checkpoint", "on_load_checkpoint"),
 )
 
 
