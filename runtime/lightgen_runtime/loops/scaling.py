@@ -52,9 +52,8 @@ class Scaling:
         self._unscaled: set[Optimizer] = set()  # since the last update
         self._stepped: set[Optimizer] = set()
         self._skipped = dict.fromkeys(optimizers, 0)
-        self._last_skipped = dict.fromkeys(
-            optimizers, 0
-        )  # as `global_step` counts them
+        # Which step it was, as `global_step` counts them.
+        self._last_skipped = dict.fromkeys(optimizers, 0)
 
     def scale(self, loss: Tensor) -> Tensor:
         """Return the loss to compute gradients of."""
@@ -90,9 +89,8 @@ class Scaling:
         themselves, which leave out the step on the device. The host cannot know then.
         """
         if optimizer not in self._unscaled:
-            return optimizer.step(
-                **kwargs
-            )  # no gradients, for which a scaler has no use
+            # It has no gradients, which is nothing to a scaler.
+            return optimizer.step(**kwargs)
         stepped = optimizer in self._unscale_themselves
 
         def note(*_: Any) -> None:
