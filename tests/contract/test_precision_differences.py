@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,22 @@ def overflow_second(self: Any, batch: Any, batch_idx: int) -> Any:
     return loss * (1e38 if batch_idx == 1 else 1.0)
 
 
+def plateau_steps(namespace: str) -> int:
+    def configure_optimizers(self: Any) -> Any:
+        optimizer = SGD(self.parameters(), lr=0.1)
+        scheduler = ReduceLROnPlateau(optimizer)
+        config = {"scheduler": scheduler, "interval": "step", "monitor": "loss"}
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    trainer = fit(
+        namespace,
+        training_step=overflow_second,
+        configure_optimizers=configure_optimizers,
+    )
+    taken: int = trainer.lr_scheduler_configs[0].scheduler.last_epoch
+    return taken
+
+
 def test_scheduler_after_a_step_that_the_scaler_skipped() -> None:
     def steps(namespace: str, frequency: int) -> tuple[int, int]:
         def configure_optimizers(self: Any) -> Any:
@@ -54,26 +72,8 @@ def test_scheduler_after_a_step_that_the_scaler_skipped() -> None:
     assert steps(OURS, 3) == (1, 4)  # after the 4th, which is the 3rd really taken
     assert steps(REFERENCE, 2) == (2, 4)
     assert steps(OURS, 2) == (1, 4)
-
-
-def test_plateau_scheduler_after_a_step_that_the_scaler_skipped() -> None:
-    def steps(namespace: str) -> int:
-        def configure_optimizers(self: Any) -> Any:
-            optimizer = SGD(self.parameters(), lr=0.1)
-            scheduler = ReduceLROnPlateau(optimizer)
-            config = {"scheduler": scheduler, "interval": "step", "monitor": "loss"}
-            return {"optimizer": optimizer, "lr_scheduler": config}
-
-        trainer = fit(
-            namespace,
-            training_step=overflow_second,
-            configure_optimizers=configure_optimizers,
-        )
-        taken: int = trainer.lr_scheduler_configs[0].scheduler.last_epoch
-        return taken
-
-    assert steps(REFERENCE) == 4
-    assert steps(OURS) == 3
+    assert plateau_steps(REFERENCE) == 4
+    assert plateau_steps(OURS) == 3
 
 
 def test_weights_in_64_bits_after_a_resume(tmp_path: Path) -> None:
@@ -204,3 +204,29 @@ def test_error_for_a_precision_that_cannot_be() -> None:
                 given["plugins"] = plugin(namespace, "Precision")()
             with pytest.raises(kind):
                 quiet_trainer(namespace, **given)
+
+
+def test_removal_while_a_thread_writes_checkpoints(tmp_path: Path) -> None:
+    def is_removed_first(namespace: str) -> bool:
+        io = importlib.import_module(f"{namespace}.pytorch.plugins.io")
+        writes = threading.Event()
+
+        class Slow(io.TorchCheckpointIO):  # type: ignore[name-defined,misc]
+            def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+                assert writes.wait(60)
+                super().save_checkpoint(*args, **kwargs)
+
+        old, new = tmp_path / "old.ckpt", tmp_path / "new.ckpt"
+        old.touch()
+        store = io.AsyncCheckpointIO(Slow())
+        store.save_checkpoint({"state_dict": {}}, new)
+        store.remove_checkpoint(old)
+        removed = not old.exists()
+        writes.set()
+        store.teardown()
+        assert new.exists()
+        assert not old.exists()
+        return removed
+
+    assert is_removed_first(REFERENCE)
+    assert not is_removed_first(OURS)

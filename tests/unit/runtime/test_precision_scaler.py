@@ -142,6 +142,15 @@ def test_scheduler_of_a_fused_optimizer_does_not_wait() -> None:
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0.5**4
 
 
+def test_scaled_fit_without_an_optimizer_changes_nothing() -> None:
+    module = overflowing((), configure_optimizers=lambda self: None)
+    before = module.layer.weight.detach().clone()
+    with pytest.warns(UserWarning, match="without an optimizer"):
+        trainer = fit(module)
+    assert torch.equal(module.layer.weight, before)
+    assert trainer.global_step == 4
+
+
 # ---- what cannot be scaled ----
 
 
