@@ -66,11 +66,11 @@ class ModelSummary:
         )
 
 
-def summarize(module: nn.Module, max_depth: int = 1) -> ModelSummary:
-    """Count the parameters of `module` and of the modules in it.
+def summarize(lightning_module: nn.Module, max_depth: int = 1) -> ModelSummary:
+    """Count the parameters of a module and of the modules in it.
 
     Args:
-        module: The module; it is not changed.
+        lightning_module: Any module; it is not changed.
         max_depth: Levels of submodules to list: 0 for none, -1 for all.
 
     Raises:
@@ -81,10 +81,10 @@ def summarize(module: nn.Module, max_depth: int = 1) -> ModelSummary:
             f"`max_depth={max_depth}` is not accepted. Use -1 for all levels, 0 for "
             "none, or how many to list."
         )
-    parameters = list(module.parameters())
+    parameters = list(lightning_module.parameters())
     known = [parameter for parameter in parameters if not is_lazy(parameter)]
     return ModelSummary(
-        layers=tuple(_layers(module, max_depth)),
+        layers=tuple(_layers(lightning_module, max_depth)),
         total_parameters=sum(p.numel() for p in known),
         trainable_parameters=sum(p.numel() for p in known if p.requires_grad),
         model_size=sum(p.numel() * p.element_size() for p in known) / 1e6,
