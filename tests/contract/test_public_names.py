@@ -18,7 +18,8 @@ from lightgen_runtime.compat.differences import BEHAVIOUR, GAPS, VALUES, Rule, r
 from lightgen_runtime.utilities.exceptions import LightgenRuntimeError
 
 DOCS = Path(__file__).parents[2] / "docs"
-BEGIN, END = "<!-- counts: written by `make golden` -->\n", "<!-- end of counts -->\n"
+BEGIN = "<!-- counts: written by `make golden` -->\n\n"
+END = "\n<!-- end of counts -->\n"
 # What the patterns of `VALUES` stand for.
 REFUSED = [
     ("strategy", StrategyRegistry.available_strategies()),

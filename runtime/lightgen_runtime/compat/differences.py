@@ -291,7 +291,7 @@ GAPS = (
     Rule(
         ("callbacks.*ModelSummary.summarize",),
         "the table is printed from a record",
-        "override `on_fit_start` and call `utilities.model_summary.summarize`",
+        "override `on_fit_start`, and make a `utilities.model_summary.ModelSummary`",
     ),
     Rule(
         ("callbacks.RichProgressBar(*)",),
@@ -381,7 +381,7 @@ GAPS = (
     Rule(
         ("utilities.compile.*",),
         "a compiled module is not taken apart",
-        "compile a part of the module in `configure_model`, and train the module itself",
+        "compile it in place with `module.compile()`",
     ),
     Rule(
         ("utilities.migration.*", "utilities.upgrade_checkpoint.*"),
@@ -400,9 +400,8 @@ GAPS = (
     ),
     Rule(
         ("utilities.model_summary.*",),
-        "`summarize(module, max_depth)` makes the table, as records; sizes of inputs and "
-        "outputs are not in it",
-        "call `summarize`",
+        "the table leaves sizes of inputs and outputs out; `ModelSummary(...).layers` has "
+        "its rows",
     ),
     Rule(
         ("utilities.GradClipAlgorithmType.*", "utilities.LightningEnum.try_from_str"),
