@@ -264,4 +264,5 @@ def _is_self(node: ast.AST) -> bool:
 
 def _near(name: str, function: Any) -> str:
     near = get_close_matches(name, inspect.signature(function).parameters, n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""
+    hint = f"; did you mean `{near[0]}`?" if near else ""
+    return f": Lightning 2.6.6 has no such argument{hint}"

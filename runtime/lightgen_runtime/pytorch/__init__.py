@@ -28,16 +28,30 @@ class _View(ModuleType):
     """A module of Lightning whose names live elsewhere."""
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__all__":
+            raise AttributeError(name)
         path = self.__name__.removeprefix(f"{__name__}.")
         home, _, own_name = MOVED.get(f"{path}.{name}", "").rpartition(".")
         if home:
             return getattr(import_module(f"{_HERE}.{home}"), own_name)
-        same_path = f"{_HERE}.{path}"
-        if f"{path}.{name}" in _DIVIDED or _spec(f"{same_path}.{name}"):
+        found = getattr(_counterpart(path), name, None)
+        may_be_module = found is None or isinstance(found, ModuleType)
+        if may_be_module and _exists_below(path, name):
             return import_module(f"{self.__name__}.{name}")
-        if _spec(same_path) and (name == "__all__" or not name.startswith("__")):
-            return getattr(import_module(same_path), name)
-        raise AttributeError(f"module `{self.__name__}` has no attribute `{name}`")
+        if found is None:
+            raise AttributeError(f"module `{self.__name__}` has no attribute `{name}`")
+        return found
+
+
+def _exists_below(path: str, name: str) -> bool:
+    below = f"{path}.{name}"
+    return below in _DIVIDED or _spec(f"{_HERE}.{below}") is not None
+
+
+def _counterpart(path: str) -> ModuleType | None:
+    """Return the module of the same path here, if there is one."""
+    name = f"{_HERE}.{path}"
+    return import_module(name) if name in sys.modules or _spec(name) else None
 
 
 def _spec(module: str) -> ModuleSpec | None:
@@ -77,6 +91,7 @@ sys.meta_path.insert(0, _Below({__name__: _HERE}))
 
 def __getattr__(name: str) -> Any:
     """Return what the runtime has under this name."""
-    if not name.startswith("_") and _spec(f"{_HERE}.{name}"):
+    is_name = name in lightgen_runtime.__all__ or name.startswith("_")
+    if not is_name and _spec(f"{_HERE}.{name}"):
         return import_module(f"{__name__}.{name}")
     return getattr(lightgen_runtime, name)

@@ -10,6 +10,7 @@ import pytest
 
 from lightgen_runtime.compat.check import check_path
 
+NO_SUCH = "Lightning 2.6.6 has no such argument"
 SCRIPT = """\
 import sys
 import lightning as L
@@ -70,7 +71,7 @@ def test_check_lists_what_is_absent_with_its_place(tmp_path: Path) -> None:
     assert [line.partition("train.py")[2] for line in done.stdout.splitlines()] == [
         f":2: `lightning.pytorch.callbacks.Nonexistent` {unknown}",
         f":3: `lightning.nowhere` {unknown}",
-        ":5: `Trainer(max_epoch)` is absent; did you mean `max_epochs`?",
+        f":5: `Trainer(max_epoch)` is absent: {NO_SUCH}; did you mean `max_epochs`?",
         f":6: `lightning.nothing_like_it` {unknown}",
     ]
     assert "4 absent, 0 different" in done.stderr
@@ -146,8 +147,13 @@ def messages(code: str, tmp_path: Path) -> list[str]:
         ),
         pytest.param(
             "EarlyStopping(monitr='loss')",
-            "1: `callbacks.EarlyStopping(monitr)` is absent; did you mean `monitor`?",
+            f"1: `callbacks.EarlyStopping(monitr)` is absent: {NO_SUCH}; did you mean `monitor`?",
             id="argument of a class",
+        ),
+        pytest.param(
+            "Trainer(gpus=1)",
+            f"1: `Trainer(gpus)` is absent: {NO_SUCH}",
+            id="argument of an older version",
         ),
         pytest.param(
             "ModelCheckpoint(save_on_exception=True)",
@@ -182,7 +188,7 @@ def messages(code: str, tmp_path: Path) -> list[str]:
             "class M(LightningModule):\n"
             "    def f(self):\n"
             "        self.log('x', 1, on_stp=True)",
-            "3: `LightningModule.log(on_stp)` is absent; did you mean `on_step`?",
+            f"3: `LightningModule.log(on_stp)` is absent: {NO_SUCH}; did you mean `on_step`?",
             id="argument of a method of self",
         ),
         pytest.param(

@@ -53,7 +53,7 @@ def test_view_of_a_module_leaves_the_module_alone() -> None:
     assert view is not hooks
     assert view.HOOKS is hooks.HOOKS
     assert importlib.import_module("lightgen_runtime.core").hooks is hooks
-    with pytest.raises(AttributeError, match=r"core.hooks. has no attribute .Nothing"):
+    with pytest.raises(AttributeError, match=r"core.hooks` has no attribute `Nothing"):
         _ = view.Nothing
 
 
