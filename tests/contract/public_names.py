@@ -45,6 +45,7 @@ ALSO_DOCUMENTED = (
     "tuner.tuning.Tuner",
 )
 Parameter = inspect.Parameter
+VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 class Name(NamedTuple):
@@ -204,13 +205,13 @@ def compare_arguments(key: str, section: str, one: Any, other: Any) -> Iterator[
     if theirs is None or ours is None:
         return
     kinds = {p.kind for p in ours.values()}
-    anything = {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD} <= kinds
+    anything = kinds.issuperset(VARIABLE)
     positions = [
         n for n, p in ours.items() if p.kind is Parameter.POSITIONAL_OR_KEYWORD
     ]
     for index, parameter in enumerate(theirs.values()):
         name = parameter.name
-        if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+        if parameter.kind in VARIABLE:
             continue
         argument = f"{key}({name})"
         if name not in ours and Parameter.VAR_KEYWORD in kinds:
@@ -229,6 +230,20 @@ def compare_arguments(key: str, section: str, one: Any, other: Any) -> Iterator[
             yield Name(argument, section, "different", "at another position")
         else:
             yield Name(argument, section, "same")
+    if not any(p.kind is Parameter.VAR_POSITIONAL for p in theirs.values()):
+        yield from _new_arguments(key, section, theirs, ours)
+
+
+def _new_arguments(
+    key: str,
+    section: str,
+    theirs: dict[str, inspect.Parameter],
+    ours: dict[str, inspect.Parameter],
+) -> Iterator[Name]:
+    for name, parameter in ours.items():
+        required = parameter.kind not in VARIABLE and _default(parameter) == "required"
+        if required and name not in theirs:
+            yield Name(f"{key}({name})", section, "different", "required, and new here")
 
 
 def _parameters(function: Any) -> dict[str, inspect.Parameter] | None:

@@ -33,10 +33,13 @@ def check_path(path: Path) -> Iterator[Finding]:
     """Yield what the files below `path` use that is not here, or not the same.
 
     Args:
-        path: A Python file, or a folder of them.
+        path: A Python file, or a folder of them; hidden folders in it, and packages that
+            are installed in it, are left out.
     """
     files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
     for file in files:
+        if _is_of_others(file.relative_to(path)):
+            continue
         try:
             tree = ast.parse(file.read_text(encoding="utf-8"))
         except (SyntaxError, UnicodeDecodeError) as error:
@@ -45,3 +48,7 @@ def check_path(path: Path) -> Iterator[Finding]:
             continue
         for line, message, works in sorted(Usage(tree).findings()):
             yield Finding(file, line, message, works)
+
+
+def _is_of_others(path: Path) -> bool:
+    return any(part[0] == "." or part == "site-packages" for part in path.parts)

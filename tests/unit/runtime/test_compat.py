@@ -243,6 +243,14 @@ def test_code_without_lightning_is_not_looked_at(tmp_path: Path) -> None:
     assert list(check_path(tmp_path)) == []
 
 
+def test_installed_packages_and_hidden_folders_are_left_out(tmp_path: Path) -> None:
+    for folder in (".venv", "venv/lib/site-packages/package", "src"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "code.py").write_text("import lightning.nothing\n")
+    (finding,) = check_path(tmp_path)
+    assert finding.path == tmp_path / "src" / "code.py"
+
+
 def test_file_that_is_no_python_is_named(tmp_path: Path) -> None:
     (tmp_path / "code.py").write_text("x = 1\ny = = 2\n")
     (finding,) = check_path(tmp_path)
