@@ -49,9 +49,9 @@ lint: .venv/.installed ## ruff, and black without writing
 types: .venv/.installed ## mypy, strict, over both packages
 	$(BIN)/mypy
 
-golden: .venv/.installed ## write the golden files again and show what changed
-	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden
-	git --no-pager diff --stat --patch -- tests/golden
+golden: .venv/.installed ## write golden files and docs/compat again and show what changed
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/contract/test_public_names.py
+	git --no-pager diff --stat --patch -- tests/golden docs/compat.md docs/compat
 
 bench: .venv/.installed ## start-up and step times, beside bare typer, torch and the peers installed
 	$(BIN)/python benchmarks/startup.py

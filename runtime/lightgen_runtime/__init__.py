@@ -12,6 +12,7 @@ Nothing is imported before it is used, not even torch.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,23 +40,12 @@ _HOMES = {
     "Trainer": "trainer.trainer",
     "seed_everything": "utilities.seed",
 }
-_PACKAGES = (
-    "accelerators",
-    "callbacks",
-    "cli",
-    "demos",
-    "loggers",
-    "plugins",
-    "profilers",
-    "pytorch",
-    "tuner",
-)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name, or a public package, on its first use (PEP 562)."""
+    """Import a public name, or a package, on its first use (PEP 562)."""
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    if name in _PACKAGES:
+    if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module `{__name__}` has no attribute `{name}`")

@@ -6,7 +6,24 @@ from difflib import get_close_matches
 
 import torch
 
+from lightgen_runtime.accelerators.accelerator import (
+    Accelerator,
+    CPUAccelerator,
+    CUDAAccelerator,
+    MPSAccelerator,
+    find_usable_cuda_devices,
+)
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+
+__all__ = [
+    "Accelerator",
+    "CPUAccelerator",
+    "CUDAAccelerator",
+    "MPSAccelerator",
+    "available_accelerators",
+    "choose_device",
+    "find_usable_cuda_devices",
+]
 
 ACCEPTED = ("auto", "cpu", "gpu", "cuda", "mps")
 

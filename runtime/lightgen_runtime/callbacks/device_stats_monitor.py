@@ -5,15 +5,12 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from lightgen_runtime.accelerators.accelerator import get_cpu_stats
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.imports import import_extra
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from lightgen_runtime.callbacks.callback import StepOutput
     from lightgen_runtime.core.module import LightningModule
     from lightgen_runtime.trainer.trainer import Trainer
@@ -38,7 +35,7 @@ class DeviceStatsMonitor(Callback):
 
     def __init__(self, cpu_stats: bool | None = None) -> None:
         self._cpu_stats = cpu_stats
-        self._psutil: ModuleType | None = None
+        self._reports_cpu = False
         self._every: float = inf  # optimizer steps between two reports
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -51,18 +48,22 @@ class DeviceStatsMonitor(Callback):
         on_cpu = trainer.strategy.root_device.type == "cpu"
         wanted = on_cpu if self._cpu_stats is None else self._cpu_stats
         if wanted:
-            self._psutil = import_extra(
+            import_extra(
                 "psutil",
                 install="pip install psutil",
                 used_by="`DeviceStatsMonitor` on the CPU",
             )
+        self._reports_cpu = wanted
         if trainer.log_every_n_steps and (wanted or not on_cpu):
             self._every = trainer.log_every_n_steps
 
     def _report(self, trainer: Trainer, hook: str) -> None:
-        stats = _device_stats(trainer.strategy.root_device)
-        if self._psutil is not None:
-            stats.update(_cpu_stats(self._psutil))
+        device = trainer.strategy.root_device
+        stats = {}
+        if device.type != "cpu":
+            stats.update(trainer.accelerator.get_device_stats(device))
+        if self._reports_cpu:
+            stats.update(get_cpu_stats())
         for logger in trainer.loggers:
             prefix = f"{type(self).__name__}.{hook}{logger.group_separator}"
             named = {f"{prefix}{name}": value for name, value in stats.items()}
@@ -136,23 +137,3 @@ class DeviceStatsMonitor(Callback):
         """Report, if due."""
         if (batch_idx + 1) % self._every == 0:
             self._report(trainer, "on_test_batch_end")
-
-
-def _device_stats(device: torch.device) -> dict[str, float]:
-    if device.type == "cuda":
-        return dict(torch.cuda.memory_stats(device))
-    if device.type == "mps":
-        return {
-            "mps_current_allocated_bytes": torch.mps.current_allocated_memory(),
-            "mps_driver_allocated_bytes": torch.mps.driver_allocated_memory(),
-        }
-    return {}
-
-
-def _cpu_stats(psutil: Any) -> dict[str, float]:
-    """Return percentages, under Lightning's names."""
-    return {
-        "cpu_vm_percent": psutil.virtual_memory().percent,
-        "cpu_percent": psutil.cpu_percent(),
-        "cpu_swap_percent": psutil.swap_memory().percent,
-    }

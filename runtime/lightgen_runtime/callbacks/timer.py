@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.callbacks.callback import Callback
+from lightgen_runtime.utilities.enums import LightningEnum
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.rank_zero import rank_zero_info
 
@@ -20,10 +21,16 @@ if TYPE_CHECKING:
     from lightgen_runtime.trainer.trainer import Trainer
 
 STAGES = ("train", "sanity_check", "validate", "test", "predict")
-INTERVALS = ("step", "epoch")
 # Several processes must stop at the same batch. To agree costs a message among them,
 # which is not worth it after every batch.
 AGREE_EVERY_N_BATCHES = 10
+
+
+class Interval(LightningEnum):
+    """When a `Timer` may stop a fit."""
+
+    step = "step"
+    epoch = "epoch"
 
 
 class Timer(Callback):
@@ -53,13 +60,13 @@ class Timer(Callback):
         interval: str = "step",
         verbose: bool = True,
     ) -> None:
-        if interval not in INTERVALS:
+        if interval not in tuple(Interval):
             raise MisconfigurationException(
                 f"`Timer(interval={interval!r})`: accepted are "
-                f"{' and '.join(map(repr, INTERVALS))}"
+                f"{' and '.join(repr(i.value) for i in Interval)}"
             )
         self._duration = _seconds(duration)
-        self._interval = str(getattr(interval, "value", interval))
+        self._interval = Interval(interval)
         self._verbose = verbose
         self._start: dict[str, float] = {}
         self._end: dict[str, float] = {}

@@ -8,8 +8,11 @@ from lightgen_runtime.utilities.module_alias import ModuleAlias
 
 ALIASES = {
     "lightning": "lightgen_runtime",
-    "lightning.pytorch": "lightgen_runtime",
-    "pytorch_lightning": "lightgen_runtime",
+    # The parts of Fabric that people use without Fabric are the same as Lightning's.
+    "lightning.fabric": "lightgen_runtime.pytorch",
+    "lightning.pytorch": "lightgen_runtime.pytorch",
+    "lightning_fabric": "lightgen_runtime.pytorch",
+    "pytorch_lightning": "lightgen_runtime.pytorch",
 }
 
 

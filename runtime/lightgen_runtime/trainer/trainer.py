@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -46,26 +45,17 @@ from lightgen_runtime.trainer.lifecycle import (
 )
 from lightgen_runtime.trainer.plugged import Plugin
 from lightgen_runtime.trainer.results import format_results
+from lightgen_runtime.trainer.states import (
+    RunningStage,
+    TrainerFn,
+    TrainerState,
+    TrainerStatus,
+)
 from lightgen_runtime.trainer.trial import Trial, trial
 from lightgen_runtime.trainer.view import TrainerView
 from lightgen_runtime.utilities.exceptions import MisconfigurationException, TunerExit
 from lightgen_runtime.utilities.other_package import import_hint
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
-
-
-@dataclass
-class TrainerState:
-    """What a trainer is doing.
-
-    Attributes:
-        fn: "fit", "validate", "test" or "predict"; None before the first.
-        status: "initializing", "running", "finished" or "interrupted".
-        stage: "train", "sanity_check", "validate", "test", "predict" or None.
-    """
-
-    fn: str | None = None
-    status: str = "initializing"
-    stage: str | None = None
 
 
 class Trainer(TrainerView):
@@ -364,7 +354,7 @@ class Trainer(TrainerView):
         """Run one stage between `prepare` and `teardown`, whatever happens in it."""
         path = resolve_ckpt_path(self, ckpt_path, model is not None, fn)
         run = self._new_run(fn, model, given, datamodule)
-        self.state = TrainerState(fn, "running")
+        self.state = TrainerState(TrainerStatus.RUNNING, TrainerFn(fn))
         self.ckpt_path = path
         error: BaseException | None = None
         try:
@@ -373,15 +363,15 @@ class Trainer(TrainerView):
                 prepare(run, fn, path)
                 result = story(run)
             conclude(run, fn)
-            self.state.status = "finished"
+            self.state.status = TrainerStatus.FINISHED
             return result
         except TunerExit:
             run.between_hooks()
-            self.state.status = "finished"
+            self.state.status = TrainerStatus.FINISHED
             return None
         except BaseException as caught:
             error = caught
-            self.state.status = "interrupted"
+            self.state.status = TrainerStatus.INTERRUPTED
             run.between_hooks()
             tell_of_exception(run, caught)
             raise
@@ -462,7 +452,7 @@ class Trainer(TrainerView):
 
     def enter_stage(self, stage: str) -> None:
         """Note which stage the loops are in; for the loops, not for users."""
-        self.state.stage = stage
+        self.state.stage = RunningStage(stage)
 
     @property
     def should_stop(self) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from lightgen_runtime.accelerators.accelerator import accelerator_of
 from lightgen_runtime.callbacks.gradient_accumulation_scheduler import (
     GradientAccumulationScheduler,
 )
@@ -14,6 +15,7 @@ from lightgen_runtime.callbacks.gradient_accumulation_scheduler import (
 if TYPE_CHECKING:
     from torch.amp import GradScaler
 
+    from lightgen_runtime.accelerators.accelerator import Accelerator
     from lightgen_runtime.callbacks.callback import Callback
     from lightgen_runtime.core.datamodule import LightningDataModule
     from lightgen_runtime.core.module import LightningModule
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from lightgen_runtime.profilers.profiler import Profiler
     from lightgen_runtime.strategies import Strategy
     from lightgen_runtime.trainer.build import TrainerParts
-    from lightgen_runtime.trainer.trainer import TrainerState
+    from lightgen_runtime.trainer.states import TrainerState
 
 
 class TrainerView:
@@ -71,6 +73,11 @@ class TrainerView:
     def log_every_n_steps(self) -> int:
         """Optimizer steps between two reports to the loggers."""
         return self._parts.log_every_n_steps
+
+    @property
+    def val_check_interval(self) -> int | float | None:
+        """Batches, or share of an epoch, between validations."""
+        return self._parts.val_check_interval
 
     @property
     def check_val_every_n_epoch(self) -> int | None:
@@ -138,6 +145,11 @@ class TrainerView:
     def strategy(self) -> Strategy:
         """Where processes and devices are."""
         return self._parts.strategy
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """What stands for the kind of device that the run uses."""
+        return accelerator_of(self.strategy.root_device)
 
     @property
     def is_global_zero(self) -> bool:

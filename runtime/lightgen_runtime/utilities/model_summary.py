@@ -30,9 +30,12 @@ class LayerSummary:
     training: bool | None
 
 
-@dataclass(frozen=True)
 class ModelSummary:
     """The rows of a module and its totals; `str` of it is the table.
+
+    Args:
+        model: The module; it is not changed.
+        max_depth: Levels of submodules to list: 0 for none, -1 for all.
 
     Attributes:
         layers: One row a submodule, down to the depth asked for.
@@ -40,13 +43,24 @@ class ModelSummary:
         trainable_parameters: Those of them that get a gradient.
         model_size: Megabytes (10**6 bytes) that the parameters take.
         has_lazy_parameters: Whether the totals are still too small.
+
+    Raises:
+        MisconfigurationException: `max_depth` is below -1.
     """
 
-    layers: tuple[LayerSummary, ...]
-    total_parameters: int
-    trainable_parameters: int
-    model_size: float
-    has_lazy_parameters: bool
+    def __init__(self, model: nn.Module, max_depth: int = 1) -> None:
+        if max_depth < -1:
+            raise MisconfigurationException(
+                f"`max_depth={max_depth}` is not accepted. Use -1 for all levels, 0 for "
+                "none, or how many to list."
+            )
+        parameters = list(model.parameters())
+        known = [parameter for parameter in parameters if not is_lazy(parameter)]
+        self.layers = tuple(_layers(model, max_depth))
+        self.total_parameters = sum(p.numel() for p in known)
+        self.trainable_parameters = sum(p.numel() for p in known if p.requires_grad)
+        self.model_size = sum(p.numel() * p.element_size() for p in known) / 1e6
+        self.has_lazy_parameters = len(known) < len(parameters)
 
     def __str__(self) -> str:
         table: list[tuple[str, ...]] = [("", "Name", "Type", "Params", "Mode")]
@@ -66,30 +80,9 @@ class ModelSummary:
         )
 
 
-def summarize(module: nn.Module, max_depth: int = 1) -> ModelSummary:
-    """Count the parameters of `module` and of the modules in it.
-
-    Args:
-        module: The module; it is not changed.
-        max_depth: Levels of submodules to list: 0 for none, -1 for all.
-
-    Raises:
-        MisconfigurationException: `max_depth` is below -1.
-    """
-    if max_depth < -1:
-        raise MisconfigurationException(
-            f"`max_depth={max_depth}` is not accepted. Use -1 for all levels, 0 for "
-            "none, or how many to list."
-        )
-    parameters = list(module.parameters())
-    known = [parameter for parameter in parameters if not is_lazy(parameter)]
-    return ModelSummary(
-        layers=tuple(_layers(module, max_depth)),
-        total_parameters=sum(p.numel() for p in known),
-        trainable_parameters=sum(p.numel() for p in known if p.requires_grad),
-        model_size=sum(p.numel() * p.element_size() for p in known) / 1e6,
-        has_lazy_parameters=len(known) < len(parameters),
-    )
+def summarize(lightning_module: nn.Module, max_depth: int = 1) -> ModelSummary:
+    """Return the `ModelSummary` of a module."""
+    return ModelSummary(lightning_module, max_depth)
 
 
 def readable_count(number: int) -> str:

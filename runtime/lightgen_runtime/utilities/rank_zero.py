@@ -56,12 +56,14 @@ class _RankZeroOnly:
     def __init__(self) -> None:
         self.rank = _rank_from_environment()
 
-    def __call__(self, fn: Callable[P, T]) -> Callable[P, T | None]:
-        """Return `fn`, doing nothing and returning `None` on every other rank."""
+    def __call__(
+        self, fn: Callable[P, T], default: T | None = None
+    ) -> Callable[P, T | None]:
+        """Return `fn`, doing nothing and returning `default` on every other rank."""
 
         @wraps(fn)
         def on_rank_zero(*args: P.args, **kwargs: P.kwargs) -> T | None:
-            return fn(*args, **kwargs) if self.rank == 0 else None
+            return fn(*args, **kwargs) if self.rank == 0 else default
 
         return on_rank_zero
 
@@ -69,10 +71,16 @@ class _RankZeroOnly:
 rank_zero_only = _RankZeroOnly()
 
 
-def rank_zero_info(message: str) -> None:
-    """Log `message` at level INFO on rank zero."""
+def rank_zero_debug(message: object, *args: object) -> None:
+    """Log `message % args` at level DEBUG on rank zero."""
     if rank_zero_only.rank == 0:
-        logger.info(message)
+        logger.debug(message, *args)
+
+
+def rank_zero_info(message: object, *args: object) -> None:
+    """Log `message % args` at level INFO on rank zero."""
+    if rank_zero_only.rank == 0:
+        logger.info(message, *args)
 
 
 def rank_zero_warn(
@@ -92,3 +100,32 @@ def rank_zero_warn(
 def rank_zero_deprecation(message: str, stacklevel: int = 2) -> None:
     """Warn on rank zero that something will go away."""
     rank_zero_warn(message, DeprecationWarning, stacklevel + 1)
+
+
+def rank_prefixed_message(message: str, rank: int | None) -> str:
+    """Return the message with the rank before it, if there is one."""
+    return message if rank is None else f"[rank: {rank}] {message}"
+
+
+class LightningDeprecationWarning(DeprecationWarning):
+    """For filters written for Lightning; this runtime issues plain deprecations."""
+
+
+class WarningCache(set[str]):
+    """Says each message once."""
+
+    def warn(self, message: str, category: type[Warning] = UserWarning) -> None:
+        """Warn on rank zero unless this message was said before."""
+        if message not in self:
+            self.add(message)
+            rank_zero_warn(message, category)
+
+    def deprecation(self, message: str) -> None:
+        """Warn of what will go away unless this message was said before."""
+        self.warn(message, DeprecationWarning)
+
+    def info(self, message: str) -> None:
+        """Log at level INFO unless this message was said before."""
+        if message not in self:
+            self.add(message)
+            rank_zero_info(message)

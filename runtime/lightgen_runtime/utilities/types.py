@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from typing_extensions import NotRequired, Required
 
 # What a step returns.
 STEP_OUTPUT = Tensor | Mapping[str, Any] | None
@@ -17,6 +18,8 @@ EVAL_DATALOADERS = Any
 # What `configure_optimizers` deals with.
 LRSchedulerType = LRScheduler | ReduceLROnPlateau
 LRSchedulerTypeUnion = LRSchedulerType
+LRSchedulerPLType = LRSchedulerType
+LRSchedulerTypeTuple = (LRScheduler, ReduceLROnPlateau)
 OptimizerLRScheduler = (
     Optimizer
     | Sequence[Optimizer]
@@ -25,3 +28,29 @@ OptimizerLRScheduler = (
     | Sequence[Mapping[str, Any]]
     | None
 )
+
+
+class LRSchedulerConfigType(TypedDict, total=False):
+    """What "lr_scheduler" may be in the dictionary of `configure_optimizers`."""
+
+    scheduler: Required[LRSchedulerTypeUnion]
+    name: str | None
+    interval: str
+    frequency: int
+    reduce_on_plateau: bool
+    monitor: str | None
+    strict: bool
+
+
+class OptimizerConfig(TypedDict):
+    """What `configure_optimizers` may return: an optimizer alone."""
+
+    optimizer: Optimizer
+
+
+class OptimizerLRSchedulerConfig(TypedDict):
+    """What `configure_optimizers` may return: an optimizer and its scheduler."""
+
+    optimizer: Optimizer
+    lr_scheduler: LRSchedulerTypeUnion | LRSchedulerConfigType
+    monitor: NotRequired[str]

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lightgen_runtime.compat.check import check_path
+
+NO_SUCH = "Lightning 2.6.6 has no such argument"
 SCRIPT = """\
 import sys
 import lightning as L
@@ -15,9 +18,13 @@ import pytorch_lightning as pl
 from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.fabric.utilities.seed import seed_everything
 from pytorch_lightning.callbacks.early_stopping import EarlyStopping as Same
+from pytorch_lightning.core.hooks import ModelHooks
 
 assert L.Trainer is pl.Trainer and EarlyStopping is Same is callbacks.EarlyStopping
+assert L.seed_everything is seed_everything and issubclass(BoringModel, ModelHooks)
+assert pl.utilities.rank_zero.rank_zero_only.rank == 0
 assert __name__ == "__main__"
 trainer = L.Trainer(fast_dev_run=True, logger=False, enable_progress_bar=False)
 trainer.fit(BoringModel())
@@ -53,25 +60,202 @@ def test_check_lists_what_is_absent_with_its_place(tmp_path: Path) -> None:
     code.write_text(
         "import lightning as L\n"
         "from lightning.pytorch.callbacks import EarlyStopping, Nonexistent\n"
-        "from lightning.fabric import Fabric\n"
+        "from lightning.nowhere import Anything\n"
         "import torch\n"
         "L.Trainer(max_epochs=3, max_epoch=4)\n"
         "L.nothing_like_it\n"
     )
     done = compat("check", tmp_path)
     assert done.returncode == 1
+    unknown = "is absent: Lightning 2.6.6 has no public name like it"
     assert [line.partition("train.py")[2] for line in done.stdout.splitlines()] == [
-        ":2: `lightning.pytorch.callbacks.Nonexistent` is absent",
-        ":3: the module `lightning.fabric` is absent",
-        ":5: `Trainer(max_epoch=...)` is absent; did you mean `max_epochs`?",
-        ":6: `lightning.nothing_like_it` is absent",
+        f":2: `lightning.pytorch.callbacks.Nonexistent` {unknown}",
+        f":3: `lightning.nowhere` {unknown}",
+        f":5: `Trainer(max_epoch)` is absent: {NO_SUCH}; did you mean `max_epochs`?",
+        f":6: `lightning.nothing_like_it` {unknown}",
     ]
+    assert "4 absent, 0 different" in done.stderr
+
+
+def test_check_lists_what_is_different_and_is_content(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        "import lightning as L\nL.Trainer(\n    accumulate_grad_batches=4,\n)\n"
+    )
+    done = compat("check", tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.partition("a.py")[2].startswith(
+        ":3: `Trainer(accumulate_grad_batches)` is different: the gradient of"
+    )
+    assert "0 absent, 1 different" in done.stderr
 
 
 def test_check_finds_nothing_in_code_that_runs(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
+    script = SCRIPT.replace("lightning.fabric.utilities.seed", "lightning")
+    (tmp_path / "script.py").write_text(script)
     done = compat("check", tmp_path / "script.py")
     assert (done.returncode, done.stdout) == (0, "")
+
+
+IMPORTS = """\
+import lightning as L
+import lightning.pytorch as pl
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+"""
+
+
+def messages(code: str, tmp_path: Path) -> list[str]:
+    """What the check says of `code`, with the line of it."""
+    (tmp_path / "code.py").write_text(IMPORTS + code)
+    above = IMPORTS.count("\n")
+    return [f"{f.line - above}: {f.message}" for f in check_path(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        pytest.param(
+            "from lightning.pytorch.serve import ServableModule",
+            "1: `lightning.pytorch.serve.ServableModule` is absent: serving is not part",
+            id="import",
+        ),
+        pytest.param(
+            "pl.profilers.XLAProfiler()",
+            "1: `lightning.pytorch.profilers.XLAProfiler` is absent: TPUs are",
+            id="attribute of a package",
+        ),
+        pytest.param(
+            "from lightning.fabric.utilities.seed import seed_everything",
+            "1: `lightning.fabric.utilities.seed.seed_everything` is different: it is "
+            "`lightgen_runtime.pytorch.utilities.seed.seed_everything` here",
+            id="fabric, there",
+        ),
+        pytest.param(
+            "from lightning.fabric import Fabric",
+            "1: `lightning.fabric.Fabric` is absent: there is no Fabric",
+            id="fabric, not there",
+        ),
+        pytest.param(
+            "from lightning.pytorch.callbacks import WeightAveraging",
+            "1: `lightning.pytorch.callbacks.WeightAveraging` is different: evaluating",
+            id="name that does something else",
+        ),
+        pytest.param(
+            "Trainer(strategy='deepspeed_stage_2')",
+            "1: `Trainer(strategy='deepspeed_stage_2')` is absent: DeepSpeed is not",
+            id="string",
+        ),
+        pytest.param(
+            "EarlyStopping(monitr='loss')",
+            f"1: `callbacks.EarlyStopping(monitr)` is absent: {NO_SUCH}; did you mean `monitor`?",
+            id="argument of a class",
+        ),
+        pytest.param(
+            "Trainer(gpus=1)",
+            f"1: `Trainer(gpus)` is absent: {NO_SUCH}",
+            id="argument of an older version",
+        ),
+        pytest.param(
+            "ModelCheckpoint(save_on_exception=True)",
+            "1: `callbacks.ModelCheckpoint(save_on_exception)` is different: saves",
+            id="argument that does something else",
+        ),
+        pytest.param(
+            "def f(trainer):\n    trainer.validate_loop",
+            "2: `Trainer.validate_loop` is absent: there are no loop objects",
+            id="attribute of what is called trainer",
+        ),
+        pytest.param(
+            "mine = Trainer()\nmine.save_checkpoint('x', storage_options={})",
+            "2: `Trainer.save_checkpoint(storage_options)` is absent: for the file",
+            id="method of a variable",
+        ),
+        pytest.param(
+            "class M(L.LightningModule):\n"
+            "    def configure_sharded_model(self): ...",
+            "2: `LightningModule.configure_sharded_model` is absent: one model",
+            id="hook that nobody calls",
+        ),
+        pytest.param(
+            "class A(LightningModule): ...\n"
+            "class B(A):\n"
+            "    def f(self):\n"
+            "        return self.on_gpu",
+            "4: `LightningModule.on_gpu` is absent: `self.device` says it",
+            id="attribute of self",
+        ),
+        pytest.param(
+            "class M(LightningModule):\n"
+            "    def f(self):\n"
+            "        self.log('x', 1, on_stp=True)",
+            f"3: `LightningModule.log(on_stp)` is absent: {NO_SUCH}; did you mean `on_step`?",
+            id="argument of a method of self",
+        ),
+        pytest.param(
+            "class M(LightningModule): ...\n"
+            "M.load_from_checkpoint('x', weights_only=False)",
+            "2: `LightningModule.load_from_checkpoint(weights_only)` is different: code",
+            id="method of a class of one's own",
+        ),
+        pytest.param(
+            "class C(pl.Callback):\n    def teardown(self, *args): ...",
+            "2: `Callback.teardown` is different: called after an error too",
+            id="hook that is called otherwise",
+        ),
+        pytest.param(
+            "x = {'scheduler': s, 'interval': 'step',\n    'frequency': 2}",
+            '2: `"frequency"` is different: "frequency" counts optimizer steps',
+            id="scheduler",
+        ),
+    ],
+)
+def test_check_says_what_and_why(code: str, expected: str, tmp_path: Path) -> None:
+    found = messages(code, tmp_path)
+    assert len(found) == 1, found
+    assert found[0].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class M(LightningModule):\n"
+        "    on_gpu = True\n"
+        "    def f(self):\n"
+        "        self.fabric = 1\n"
+        "        return self.fabric, self.something_of_mine",
+        "class C(EarlyStopping):\n"
+        "    def f(self):\n"
+        "        return self.wait_count, self.best_score, self.monitor",
+        "Trainer(max_epochs=3, strategy='auto').callbacks",
+        "pl.utilities.types.STEP_OUTPUT",
+        "from .lightning import Nonexistent",
+        "x = {'scheduler': s, 'interval': 'step'}",
+    ],
+)
+def test_check_leaves_alone_what_is_the_same_or_ones_own(
+    code: str, tmp_path: Path
+) -> None:
+    assert messages(code, tmp_path) == []
+
+
+def test_code_without_lightning_is_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "code.py").write_text("trainer.fit_loop\n")
+    assert list(check_path(tmp_path)) == []
+
+
+def test_installed_packages_and_hidden_folders_are_left_out(tmp_path: Path) -> None:
+    for folder in (".venv", "venv/lib/site-packages/package", "src"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "code.py").write_text("import lightning.nothing\n")
+    (finding,) = check_path(tmp_path)
+    assert finding.path == tmp_path / "src" / "code.py"
+
+
+def test_file_that_is_no_python_is_named(tmp_path: Path) -> None:
+    (tmp_path / "code.py").write_text("x = 1\ny = = 2\n")
+    (finding,) = check_path(tmp_path)
+    assert (finding.line, finding.works) == (2, False)
+    assert finding.message.startswith("not readable as Python")
 
 
 @pytest.mark.parametrize("command", ["run", "check"])

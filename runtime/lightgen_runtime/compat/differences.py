@@ -1,0 +1,563 @@
+"""Why a public name of Lightning is absent or different here, and what to do instead.
+
+The one place where this is written down: `docs/compat/names.md` and
+`python -m lightgen_runtime.compat check` both read it, and a test compares it with both
+packages. Names are patterns, as in a shell, without `lightning.pytorch.`: `callbacks.Timer`,
+`Trainer.fit`, `Trainer(plugins)` for an argument. The first rule that fits counts.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+
+class Rule(NamedTuple):
+    """One reason, for all names that it explains.
+
+    Attributes:
+        names: Patterns.
+        why: The reason, as a sentence without its full stop.
+        instead: What to do, likewise; "" if there is nothing.
+    """
+
+    names: tuple[str, ...]
+    why: str
+    instead: str = ""
+
+    @property
+    def text(self) -> str:
+        """The reason and what to do."""
+        return f"{self.why}; {self.instead}" if self.instead else self.why
+
+
+def rule_for(name: str, rules: tuple[Rule, ...]) -> Rule | None:
+    """Return the first rule with a pattern for this name, or None."""
+    for rule in rules:
+        if any(fnmatchcase(name, pattern) for pattern in rule.names):
+            return rule
+    return None
+
+
+NOT_YET = "not in this version yet"
+
+# ---- names that are absent, and arguments that are not the same ----
+
+GAPS = (
+    # hardware and packages
+    Rule(
+        ("*XLA*",),
+        "TPUs are not supported",
+    ),
+    Rule(
+        (
+            "*DeepSpeed*",
+            "strategies.deepspeed.remove_module_hooks",
+            "utilities.deepspeed.*",
+            "utilities.model_summary.model_summary_deepspeed.deepspeed_param_size",
+        ),
+        "DeepSpeed is not supported",
+    ),
+    Rule(
+        ("*BitsandbytesPrecision",),
+        "quantised layers belong to the model",
+        "build the module with the layers of bitsandbytes",
+    ),
+    Rule(
+        ("*TransformerEnginePrecision",),
+        "layers of Transformer Engine belong to the model",
+        "build the module with them",
+    ),
+    Rule(
+        (
+            "*FSDP*",
+            "*ModelParallelStrategy",
+            "LightningModule.device_mesh",
+            "LightningModule.configure_sharded_model",
+        ),
+        "one model over several devices is not supported",
+    ),
+    Rule(
+        (
+            "strategies.DDPStrategy",
+            "strategies.ddp.DDPStrategy",
+            "strategies.ParallelStrategy",
+            "strategies.parallel.ParallelStrategy",
+            "plugins.LayerSync",
+            "plugins.TorchSyncBatchNorm",
+            "plugins.layer_sync.*",
+            "plugins.environments.*",
+            "LightningModule.prepare_data_per_node",
+            "Trainer.distributed_sampler_kwargs",
+            "LightningModule.allow_zero_length_dataloader_with_multiple_devices",
+        ),
+        f"several processes: {NOT_YET}",
+    ),
+    Rule(
+        ("plugins.*Precision.*",),
+        "a precision converts modules and batches and wraps steps; the loops do the rest",
+        "see `lightgen_runtime/precision/base.py`",
+    ),
+    Rule(
+        ("plugins.TorchCheckpointIO.load_checkpoint(map_location)",),
+        "both keep tensors in host memory by default",
+    ),
+    Rule(
+        ("strategies.StrategyRegistry", "accelerators.AcceleratorRegistry"),
+        "there is no registry",
+        "pass the object to `Trainer`",
+    ),
+    Rule(
+        ("*.register_strategies", "*.register_accelerators"),
+        "there is no registry",
+    ),
+    Rule(
+        (
+            "strategies.Strategy.*",
+            "strategies.Strategy(*)",
+            "strategies.SingleDeviceStrategy.*",
+            "strategies.SingleDeviceStrategy(*)",
+        ),
+        "a strategy places the module, talks to other processes and writes files; the "
+        "loops do the rest",
+    ),
+    Rule(
+        (
+            "accelerators.*.parse_devices",
+            "accelerators.*.setup",
+            "accelerators.*.setup_device",
+            "accelerators.*.teardown",
+            "accelerators.CUDAAccelerator.set_nvidia_flags",
+        ),
+        "the strategy sets devices up; an accelerator only says what there is",
+    ),
+    Rule(
+        (
+            "accelerators.cuda.get_nvidia_gpu_stats",
+            "accelerators.mps.get_device_stats",
+        ),
+        "a method of the accelerator",
+        "call `get_device_stats` of it",
+    ),
+    # Trainer
+    Rule(
+        ("Trainer.save_checkpoint(weights_only)",),
+        "both leave nothing out",
+    ),
+    Rule(
+        (
+            "Trainer(model_registry)",
+            "utilities.model_registry.*",
+            "callbacks.*SpikeDetection",
+            "callbacks.*ModelPruning",
+            "callbacks.progress.rich_progress.RichProgressBarTheme",
+            "callbacks.RichProgressBar(theme)",
+            "callbacks.RichProgressBar.theme",
+            "Trainer.*(weights_only)",
+            "Trainer.barebones",
+            "Trainer.device_ids",
+            "Trainer.num_devices",
+            "Trainer.num_nodes",
+            "Trainer.init_module",
+            "Trainer.received_sigterm",
+            "utilities.exceptions.SIGTERMException",
+            "LightningModule.to_onnx",
+            "LightningModule.to_tensorrt",
+            "LightningModule.to_torchscript",
+            "LightningDataModule.from_datasets",
+        ),
+        NOT_YET,
+    ),
+    Rule(
+        ("Trainer.fit_loop", "Trainer.validate_loop", "Trainer.test_loop"),
+        "there are no loop objects",
+        "counters are in `trainer.progress`, limits are attributes of the trainer",
+    ),
+    Rule(
+        ("Trainer.save_checkpoint(storage_options)",),
+        "for the file systems of fsspec",
+        "give a path",
+    ),
+    Rule(
+        ("Trainer.enable_autolog_hparams",),
+        "the value is not kept under this name",
+    ),
+    Rule(
+        (
+            "loops.*",
+            "utilities.signature_utils.*",
+            "core.optimizer.do_nothing_closure",
+            "core.module.MODULE_OPTIMIZERS",
+            "utilities.data.BType",
+            "utilities.data.has_len_all_ranks",
+        ),
+        "the inside of Lightning's loops, which are other ones here",
+    ),
+    Rule(
+        ("overrides.distributed.*",),
+        "the inside of Lightning's strategies, which are other ones here",
+    ),
+    # modules and data
+    Rule(
+        ("core.hooks.CheckpointHooks",),
+        "its two methods are `LightningModule`'s and `LightningDataModule`'s own",
+    ),
+    Rule(
+        ("LightningModule.fabric",),
+        "there is no Fabric",
+    ),
+    Rule(
+        ("LightningModule.on_gpu",),
+        "`self.device` says it",
+        "compare `self.device.type`",
+    ),
+    Rule(
+        ("LightningModule.all_gather(*)",),
+        f"several processes: {NOT_YET}",
+    ),
+    Rule(
+        ("*.CHECKPOINT_HYPER_PARAMS_TYPE", "*.remove_ignored_hparams"),
+        "the inside of `save_hyperparameters`",
+    ),
+    Rule(
+        ("LightningDataModule.available", "LightningDataModule.length"),
+        "the inside of `from_datasets`",
+    ),
+    Rule(
+        ("core.optimizer.LightningOptimizer(optimizer)",),
+        "only the trainer makes one",
+        "`self.optimizers()` returns them",
+    ),
+    Rule(
+        ("core.optimizer.LightningOptimizer.step",),
+        "a property that returns the method; it is called in the same way",
+    ),
+    Rule(
+        ("core.saving.*", "utilities.parsing.*", "utilities.*is_picklable"),
+        "the inside of `save_hyperparameters` and `load_from_checkpoint`",
+    ),
+    Rule(
+        ("utilities.types.LRSchedulerConfig(*)",),
+        "made by the trainer",
+        "return a dictionary",
+    ),
+    Rule(
+        ("utilities.types.DistributedDataParallel",),
+        "torch's class is the type",
+        "`torch.nn.parallel.DistributedDataParallel`",
+    ),
+    Rule(
+        (
+            "utilities.CombinedLoader.batch_sampler",
+            "utilities.CombinedLoader.limits",
+            "utilities.CombinedLoader.reset",
+            "utilities.CombinedLoader.sampler",
+        ),
+        "the loops count and wrap by themselves",
+    ),
+    # callbacks
+    Rule(
+        ("callbacks.LambdaCallback(*)",),
+        "hooks are given by keyword",
+    ),
+    Rule(
+        ("callbacks.BatchSizeFinder.setup(stage)",),
+        "the trainer always says the stage",
+    ),
+    Rule(
+        (
+            "callbacks.EarlyStopping.mode_dict",
+            "callbacks.EarlyStopping.monitor_op",
+            "callbacks.EarlyStopping.order_dict",
+        ),
+        "the inside of the callback",
+        "`mode` says whether more is better",
+    ),
+    Rule(
+        ("callbacks.StochasticWeightAveraging.momenta",),
+        "the inside of the callback",
+    ),
+    Rule(
+        ("callbacks.*ModelSummary.summarize",),
+        "the table is printed from a record",
+        "override `on_fit_start`, and make a `utilities.model_summary.ModelSummary`",
+    ),
+    Rule(
+        ("callbacks.RichProgressBar(*)",),
+        "the bar redraws by the clock; see its arguments",
+    ),
+    Rule(
+        (
+            "callbacks.RichProgressBar.configure_columns",
+            "callbacks.RichProgressBar.progress",
+            "callbacks.RichProgressBar.refresh",
+            "callbacks.RichProgressBar.*_bar",
+            "callbacks.RichProgressBar.*_bar_id",
+            "callbacks.progress.rich_progress.*",
+        ),
+        "the inside of Lightning's bar",
+        "subclass `ProgressBar` for a bar of your own",
+    ),
+    Rule(
+        ("callbacks.progress.tqdm_progress.*",),
+        "the inside of Lightning's bar",
+        "`TQDMProgressBar` has the same methods to override",
+    ),
+    Rule(
+        ("callbacks.progress.progress_bar.get_standard_metrics",),
+        "the version number is shown by no bar",
+        "override `get_metrics`",
+    ),
+    # loggers, profilers
+    Rule(
+        ("loggers.*CometLogger", "loggers.comet.*", "loggers.*LitLogger"),
+        "these services have no logger here",
+        "subclass `Logger`",
+    ),
+    Rule(
+        ("loggers.neptune.NeptuneLogger",),
+        "Lightning 2.6.6 has withdrawn it too",
+        "subclass `Logger`",
+    ),
+    Rule(
+        ("loggers.*.LOGGER_JOIN_CHAR", "loggers.logger.merge_dicts"),
+        "the inside of Lightning's loggers",
+    ),
+    Rule(
+        ("loggers.csv_logs.ExperimentWriter",),
+        "`CSVLogger` writes by itself",
+    ),
+    Rule(
+        ("loggers.WandbLogger.add_file_policy",),
+        "the value is not kept under this name",
+    ),
+    Rule(
+        ("profilers.pytorch.ScheduleWrapper",),
+        "the inside of `PyTorchProfiler`",
+    ),
+    # command line
+    Rule(
+        ("cli.LightningArgumentParser(description)",),
+        "another text",
+    ),
+    Rule(
+        ("cli.*",),
+        NOT_YET,
+    ),
+    # utilities
+    Rule(
+        (
+            "utilities.*rank_zero_info(stacklevel)",
+            "utilities.*rank_zero_debug(stacklevel)",
+        ),
+        "a message says no place",
+        "leave it out",
+    ),
+    Rule(
+        ("utilities.*(stacklevel)",),
+        "2 is the caller of your function; Lightning counts frames of its own in",
+        "leave it out",
+    ),
+    Rule(
+        ("utilities.FLOAT*_EPSILON",),
+        "torch has it",
+        "`torch.finfo(dtype).eps`",
+    ),
+    Rule(
+        ("utilities.is_shared_filesystem",),
+        "nothing here asks",
+    ),
+    Rule(
+        ("utilities.compile.*",),
+        "a compiled module is not taken apart",
+        "compile it in place with `module.compile()`",
+    ),
+    Rule(
+        ("utilities.migration.*", "utilities.upgrade_checkpoint.*"),
+        "files of Lightning 2 are read as they are",
+        "upgrade older ones with Lightning's own command",
+    ),
+    Rule(
+        ("utilities.model_helpers.get_torchvision_model",),
+        "torchvision has it",
+        "`torchvision.models.get_model`",
+    ),
+    Rule(
+        ("utilities.model_helpers.is_overridden",),
+        "Python says it",
+        "compare `type(x).method` with the method of the base class",
+    ),
+    Rule(
+        ("utilities.model_summary.*",),
+        "the table leaves sizes of inputs and outputs out; `ModelSummary(...).layers` has "
+        "its rows",
+    ),
+    Rule(
+        ("utilities.GradClipAlgorithmType.*", "utilities.LightningEnum.try_from_str"),
+        "an enumeration is asked directly",
+        "`from_str`, or iterate over it",
+    ),
+    # what is no part of a runtime
+    Rule(
+        ("serve.*",),
+        "serving is not part of the runtime",
+        "save the weights and load them in the server",
+    ),
+    Rule(
+        ("cli_lightning_logo", "LIGHTNING_LOGO"),
+        "pictures of Lightning's logo",
+    ),
+    Rule(
+        ("demos.DemoModel.training_step(batch_nb)",),
+        "named `batch_idx` here as everywhere",
+    ),
+    Rule(
+        ("demos.*",),
+        "examples of Lightning's documentation and tests",
+        "copy what you need of them",
+    ),
+    Rule(
+        ("lightning.Fabric", "lightning.fabric"),
+        "there is no Fabric; `compat run` finds what people use without it, such as "
+        "`lightning.fabric.utilities.seed`, where `lightning.pytorch` has it",
+    ),
+)
+
+# ---- names that are there and do something else ----
+
+BEHAVIOUR = (
+    Rule(
+        ("Trainer(accumulate_grad_batches)",),
+        "the gradient of an epoch's last, shorter window is divided by its true length",
+    ),
+    Rule(
+        ("utilities.types.LRSchedulerConfigType",),
+        '"frequency" counts optimizer steps, or epochs, over the whole fit, not the '
+        "batches of an epoch",
+    ),
+    Rule(
+        ("Trainer.fit(ckpt_path)",),
+        "a fit resumed inside an epoch goes on with the next batch; the epoch's first "
+        'ones are not repeated; "last" must be there',
+    ),
+    Rule(
+        ("callbacks.GradientAccumulationScheduler",),
+        "`trainer.estimated_stepping_batches` follows its schedule",
+    ),
+    Rule(
+        ("LightningModule.log(value)", "LightningModule.log_dict(dictionary)"),
+        "means keep double precision",
+    ),
+    Rule(
+        ("*.load_from_checkpoint(weights_only)",),
+        "code inside a file never runs; the flag is accepted and ignored",
+    ),
+    Rule(
+        (
+            "LightningModule.teardown",
+            "LightningDataModule.teardown",
+            "Callback.teardown",
+        ),
+        "called after an error too",
+    ),
+    Rule(
+        ("Callback.on_exception", "LightningDataModule.on_exception"),
+        "an error in it becomes a note on the first error, and the clean-up goes on",
+    ),
+    Rule(
+        ("seed_everything(seed)", "callbacks.EarlyStopping(strict)"),
+        "what is not accepted is a `MisconfigurationException`",
+    ),
+    Rule(
+        ("callbacks.ModelCheckpoint(every_n_train_steps)",),
+        "a file that is due before its metric is there is saved at the next validation; "
+        "a metric that never comes is an error",
+    ),
+    Rule(
+        ("callbacks.ModelCheckpoint(save_on_exception)",),
+        "saves nothing after `NonFiniteLossError`, whose weights are broken",
+    ),
+    Rule(
+        ("callbacks.OnExceptionCheckpoint",),
+        "only a fit writes or removes its file; evaluating does not",
+    ),
+    Rule(
+        ("callbacks.StochasticWeightAveraging",),
+        "the epoch for the statistics of batch norm ends without an optimizer step: the "
+        "result is the average",
+    ),
+    Rule(
+        ("callbacks.BackboneFinetuning", "callbacks.BaseFinetuning"),
+        "what had been unfrozen stays unfrozen after a resume",
+    ),
+    Rule(
+        ("callbacks.WeightAveraging", "callbacks.EMAWeightAveraging"),
+        "evaluating a checkpoint after a fit leaves the evaluated weights in the module",
+    ),
+    Rule(
+        ("callbacks.TQDMProgressBar",),
+        "writes to stderr, and counts epochs from 1",
+    ),
+    Rule(
+        ("callbacks.RichProgressBar",),
+        "counts epochs from 1",
+    ),
+    Rule(
+        ("strategies.Strategy", "strategies.strategy.Strategy"),
+        "a subclass implements the abstract methods of here",
+        "see `lightgen_runtime/strategies/base.py`",
+    ),
+    Rule(
+        ("cli.LightningCLI",),
+        "abbreviated options are refused",
+    ),
+    Rule(
+        (
+            "utilities.LightningEnum",
+            "trainer.states.RunningStage",
+            "trainer.states.TrainerFn",
+            "trainer.states.TrainerStatus",
+        ),
+        "`str` and f-strings of a member give its value; it equals its value in the same "
+        "case only",
+    ),
+)
+
+# ---- strings that `Trainer` does not take ----
+
+VALUES = (
+    Rule(
+        ("Trainer(strategy='deepspeed')", "Trainer(strategy='deepspeed_stage_*')"),
+        "DeepSpeed is not supported",
+    ),
+    Rule(
+        ("Trainer(strategy='fsdp')", "Trainer(strategy='fsdp_cpu_offload')"),
+        "one model over several devices is not supported",
+    ),
+    Rule(
+        (
+            "Trainer(strategy='xla')",
+            "Trainer(strategy='single_xla')",
+            "Trainer(accelerator='tpu')",
+            "Trainer(profiler='xla')",
+        ),
+        "TPUs are not supported",
+    ),
+    Rule(
+        ("Trainer(precision='transformer-engine')",),
+        "layers of Transformer Engine belong to the model",
+        "build the module with them",
+    ),
+    Rule(
+        ("Trainer(strategy='ddp')", "Trainer(strategy='ddp_*')"),
+        NOT_YET,
+    ),
+    Rule(
+        (
+            "Trainer(precision='16-*')",
+            "Trainer(precision='bf16-*')",
+            "Trainer(precision='64-true')",
+        ),
+        NOT_YET,
+    ),
+)
