@@ -189,8 +189,9 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
         context = self._log_context
         if context is None:
             rank_zero_warn(
-                f"`self.log({name!r}, ...)` outside of a run does nothing: the module is "
-                "not attached to a trainer"
+                f"`self.log({name!r}, ...)` outside of a run does nothing: "
+                f"{type(self).__name__} is not attached to a trainer, nor part of a module "
+                "that is"
             )
             return
         call = (
@@ -362,6 +363,21 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
         for part in self.modules():
             if isinstance(part, LightningModule):
                 part.__dict__["_trainer"] = trainer
+
+    def attach(self, context: LogContext | None, run: Run | None) -> None:
+        """Connect this module, and every `LightningModule` inside it, to a run.
+
+        For the trainer, not for users.
+
+        Args:
+            context: Where `self.log` goes; None lets it warn.
+            run: What `self.optimizers()` and the like ask.
+        """
+        for part in self.modules():
+            if isinstance(part, LightningModule):
+                part.__dict__.update(_log_context=context, _run=run)
+                if run is not None:
+                    part.__dict__["_trainer"] = run.trainer
 
     def _attached_run(self) -> Run:
         if self._run is None:
