@@ -89,7 +89,11 @@ def test_subclass_reads_variables_of_its_own_name(
         ({"num_sanity_val_steps": -1}, "num_sanity_val_steps", float("inf")),
         ({"val_check_interval": 0.5}, "val_check_interval", 0.5),
         ({"check_val_every_n_epoch": None}, "check_val_every_n_epoch", None),
-        ({"reload_dataloaders_every_n_epochs": 2}, "reload_dataloaders_every_n_epochs", 2),
+        (
+            {"reload_dataloaders_every_n_epochs": 2},
+            "reload_dataloaders_every_n_epochs",
+            2,
+        ),
         ({"model_registry": "mine"}, "max_epochs", None),
     ],
 )
@@ -321,9 +325,7 @@ def test_validation_by_the_clock(
         def on_validation_start(self) -> None:
             validated.append(len(steps))
 
-    trainer = quiet_trainer(
-        namespace, max_epochs=2, num_sanity_val_steps=0, **flags
-    )
+    trainer = quiet_trainer(namespace, max_epochs=2, num_sanity_val_steps=0, **flags)
     loader = data(12, 1) if sized else DataLoader(Stream(), 1)
     trainer.fit(Timed(), loader, data(2))
     assert validated == expected

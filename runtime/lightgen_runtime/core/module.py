@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
 from typing_extensions import Self
 
 from lightgen_runtime.core.data_hooks import DataHooks
+from lightgen_runtime.core.export import Exportable
 from lightgen_runtime.core.hparams import HyperparametersMixin
 from lightgen_runtime.core.loading import load_from_checkpoint
 from lightgen_runtime.core.module_hooks import ModuleHooks
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from lightgen_runtime.trainer.trainer import Trainer
 
 
-class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
+class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
     """A model together with how it is trained, evaluated and optimized.
 
     Example:
@@ -52,8 +54,25 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
         0.5
     """
 
-    _log_context: LogContext | None
-    _run: Run | None
+    if TYPE_CHECKING:  # TorchScript would try to compile annotations of the class
+        _log_context: LogContext | None
+        _run: Run | None
+
+    # Properties that TorchScript is to leave out.
+    __jit_unused_properties__ = (
+        "trainer",
+        "current_epoch",
+        "global_step",
+        "global_rank",
+        "local_rank",
+        "logger",
+        "loggers",
+        "device",
+        "dtype",
+        "strict_loading",
+        "hparams",
+        "hparams_initial",
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -454,21 +473,37 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
 
     # ---- the whole model ----
 
-    def freeze(self) -> None:
-        """Stop training every parameter and switch to evaluation mode."""
-        for parameter in self.parameters():
-            parameter.requires_grad = False
-        self.eval()
+    def freeze(self) -> Self:
+        """Stop training every parameter, switch to evaluation mode, and return `self`."""
+        self.requires_grad_(False)
+        return self.eval()
 
-    def unfreeze(self) -> None:
-        """Train every parameter and switch to training mode."""
-        for parameter in self.parameters():
-            parameter.requires_grad = True
-        self.train()
+    def unfreeze(self) -> Self:
+        """Train every parameter, switch to training mode, and return `self`."""
+        self.requires_grad_(True)
+        return self.train()
 
-    def all_gather(self, data: Tensor) -> Tensor:
-        """Stack a tensor of every process. Collective: every process calls it."""
-        return self.trainer.strategy.all_gather(data)
+    def all_gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:
+        """Stack tensors of every process. Collective: every process calls it.
+
+        Args:
+            data: A tensor, a number, or any nesting of them.
+            group: Process group to gather from; None for all processes.
+            sync_grads: Whether gradients flow back to the processes they came from.
+
+        Returns:
+            The same nesting of tensors with one more dimension in front, a row for each
+            process; unchanged where there is one process only.
+        """
+        strategy = self.trainer.strategy
+        options: dict[str, Any] = {"group": group, "sync_grads": sync_grads}
+
+        def gather(value: Any) -> Tensor:
+            tensor = torch.as_tensor(value, device=self.device)
+            alone = strategy.world_size == 1
+            return tensor if alone else strategy.all_gather(tensor, **options)
+
+        return tree_map_only((Tensor, int, float), gather, data)
 
     @classmethod
     def load_from_checkpoint(

@@ -51,15 +51,11 @@ class TrainerFlags:
     min_epochs = _Flag[int | None]("Epochs before a request to stop counts.")
     max_steps = _Flag[int]("Optimizer steps to train; -1 for no limit.")
     min_steps = _Flag[int | None]("Optimizer steps before a request to stop counts.")
-    limit_train_batches = _Flag[int | float](
-        "Batches or share of each training epoch."
-    )
+    limit_train_batches = _Flag[int | float]("Batches or share of each training epoch.")
     limit_val_batches = _Flag[int | float]("Batches or share of each validation.")
     limit_test_batches = _Flag[int | float]("Batches or share of each test.")
     limit_predict_batches = _Flag[int | float]("Batches or share of each prediction.")
-    overfit_batches = _Flag[int | float](
-        "Batches or share to train on over and over."
-    )
+    overfit_batches = _Flag[int | float]("Batches or share to train on over and over.")
     val_check_interval = _Flag[int | float | timedelta](
         "Share of an epoch, batches, or time between two validations."
     )
