@@ -334,7 +334,7 @@ def test_validation_by_the_clock(
 
 @pytest.mark.parametrize("interval", ["3 hours", "00:10", {"second": 3}])
 def test_time_that_is_none_is_refused(namespace: str, interval: Any) -> None:
-    with pytest.raises((Exception,), match="DD:HH:MM:SS|second"):
+    with pytest.raises(Exception, match=r"DD:HH:MM:SS|second"):
         quiet_trainer(namespace, val_check_interval=interval)
 
 

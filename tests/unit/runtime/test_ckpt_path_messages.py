@@ -24,7 +24,7 @@ def test_fit_without_a_last_one_says_where_it_looked_and_what_keeps_one(
     tmp_path: Path,
 ) -> None:
     trainer = with_checkpoints(tmp_path / "here")
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="begins anew") as caught:
         trainer.fit(Small(), loader(), ckpt_path="last")
     (message,) = [str(w.message) for w in caught if "last" in str(w.message)]
     for part in (str(tmp_path / "here"), "begins anew", "save_last=True"):

@@ -50,7 +50,7 @@ def test_sample_may_be_several_arguments(form: str) -> None:
 def test_missing_sample_says_what_to_set() -> None:
     with (
         pytest.warns(DeprecationWarning, match=r"torch\.export"),
-        pytest.raises(MisconfigurationException, match="`self.example_input_array`"),
+        pytest.raises(MisconfigurationException, match=r"`self\.example_input_array`"),
     ):
         Small().to_torchscript(method="trace")
 

@@ -122,9 +122,8 @@ def test_module_is_made_in_the_type_of_the_precision(
 ) -> None:
     trainer = quiet()
     monkeypatch.setattr(trainer._parts.precision, "precision", precision)
-    with pytest.raises(ZeroDivisionError), trainer.init_module():
+    with trainer.init_module():
         assert torch.nn.Linear(1, 1).weight.dtype == dtype
-        raise ZeroDivisionError
     assert torch.get_default_dtype() == torch.float32
 
 
@@ -164,7 +163,7 @@ def test_clock_is_read_within_a_hundred_batches_whatever_the_pace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The first batches are quick, the others so slow that each is longer than the rest.
-    read, due = looks(1e4, [1e-3] * 10 + [1e4] * 200, monkeypatch)
+    _, due = looks(1e4, [1e-3] * 10 + [1e4] * 200, monkeypatch)
     assert due[0] <= 10 + 101
 
 
