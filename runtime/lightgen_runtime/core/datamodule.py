@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from lightgen_runtime.core.data_hooks import DataHooks
 from lightgen_runtime.core.hparams import HyperparametersMixin
-from lightgen_runtime.core.loading import load_from_checkpoint, class_only
+from lightgen_runtime.core.loading import class_only, load_from_checkpoint
 
 if TYPE_CHECKING:
     from lightgen_runtime.trainer.trainer import Trainer

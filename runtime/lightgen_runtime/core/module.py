@@ -20,7 +20,7 @@ from typing_extensions import Self
 from lightgen_runtime.core.data_hooks import DataHooks
 from lightgen_runtime.core.export import Exportable
 from lightgen_runtime.core.hparams import HyperparametersMixin
-from lightgen_runtime.core.loading import load_from_checkpoint, class_only
+from lightgen_runtime.core.loading import class_only, load_from_checkpoint
 from lightgen_runtime.core.module_hooks import ModuleHooks
 from lightgen_runtime.core.optim import LightningOptimizer
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
