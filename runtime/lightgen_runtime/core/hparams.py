@@ -110,6 +110,14 @@ class HyperparametersMixin:
         hparams: AttributeDict = self.__dict__["_hparams"]
         return hparams
 
+    @hparams.setter
+    def hparams(self, value: Any) -> None:
+        raise AttributeError(
+            f"`self.hparams` of {type(self).__name__} is not assigned to; call "
+            "`self.save_hyperparameters(...)` in `__init__`, with nothing for all of its "
+            "arguments or with the object that holds them"
+        )
+
     @property
     def hparams_initial(self) -> AttributeDict:
         """A copy of the hyperparameters as they were when they were saved."""

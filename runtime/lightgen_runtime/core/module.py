@@ -263,6 +263,11 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
             batch_size: See `log`.
             rank_zero_only: See `log`.
         """
+        if not hasattr(dictionary, "items"):
+            raise MisconfigurationException(
+                f"`self.log_dict` got {type(dictionary).__name__}; it takes a dictionary "
+                "of values by name. One value is logged with `self.log(name, value)`."
+            )
         for name, value in dictionary.items():
             self.log(
                 name,

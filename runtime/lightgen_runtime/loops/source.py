@@ -173,7 +173,9 @@ class DataSource:
             )
         if os.environ.get(WORKERS_VARIABLE) == "1" and isinstance(loader, DataLoader):
             loader.worker_init_fn = loader.worker_init_fn or seed_worker
-        fewer = limited(num_batches, limit, _LIMITS[stage])
+        overfits = self._parts.overfit_batches and stage in ("train", "validate")
+        flag = "overfit_batches" if overfits else _LIMITS[stage]
+        fewer = limited(num_batches, limit, flag)
         sized = num_batches != float("inf")
         return Feed(loader, fewer, transfer, number, sized)
 
