@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from recording import data, quiet_trainer, small_module
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, IterableDataset
 
 OURS, REFERENCE = "lightgen_runtime", "lightning"
@@ -245,6 +246,37 @@ def test_attributes_inside_a_step(namespace: str) -> None:
     assert seen[1] == (0, 1, 0, 1, False)
     assert seen[-2][:5] == (3, 7, 3, 3, 1)
     assert seen[-1] == (3, 4, 3, 8, True)
+
+
+LOADERS = {
+    "one": lambda: data(4),
+    "a list of one": lambda: [data(4)],
+    "a list": lambda: [data(4), data(2)],
+    "a dictionary": lambda: {"a": data(4), "b": [data(2), data(6)]},
+}
+
+
+@pytest.mark.parametrize("given", LOADERS)
+def test_loaders_are_shown_in_the_form_they_came_in(namespace: str, given: str) -> None:
+    def sizes(loaders: Any) -> Any:
+        return tree_map(len, loaders)
+
+    class Taking(small_module(namespace)):  # type: ignore[misc]
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            first, *_ = tree_leaves(batch)
+            return super().training_step(first, batch_idx)
+
+        def validation_step(self, batch: Any, i: int, dataloader_idx: int = 0) -> None:
+            pass
+
+        def on_train_start(self) -> None:
+            seen.extend([self.trainer.train_dataloader, self.trainer.val_dataloaders])
+
+    seen: list[Any] = []
+    made = LOADERS[given]()
+    quiet_trainer(namespace, max_epochs=1).fit(Taking(), made, LOADERS[given]())
+    assert [sizes(loaders) for loaders in seen] == [sizes(made)] * 2
+    assert isinstance(made, list) is isinstance(seen[0], list)
 
 
 @pytest.mark.parametrize("empty", [None, True])

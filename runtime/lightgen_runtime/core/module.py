@@ -69,6 +69,7 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
         "loggers",
         "device",
         "dtype",
+        "on_gpu",
         "strict_loading",
         "hparams",
         "hparams_initial",
@@ -452,6 +453,11 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
         """The device this module was last moved to."""
         device: torch.device = self.__dict__["_device"]
         return device
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether this module was last moved to a CUDA device."""
+        return self.device.type == "cuda"
 
     @property
     def dtype(self) -> torch.dtype:

@@ -63,6 +63,8 @@ class DataSource:
             stage: value for stage, value in given.items() if value is not None
         }
         self._feeds: dict[str, list[Feed]] = {}
+        # The collections from which several loaders came.
+        self._forms: dict[str, CombinedLoader] = {}
 
     def has(self, stage: str) -> bool:
         """Tell whether there is a loader for a stage."""
@@ -90,6 +92,14 @@ class DataSource:
                 for number, loader in enumerate(self._loaders(stage))
             ]
         return self._feeds[stage]
+
+    def loaders(self, stage: str) -> Any:
+        """Return the stage's loader, or its loaders in the collection they came in."""
+        loaders = [feed.loader for feed in self.feeds(stage)]
+        if stage in self._forms:
+            return self._forms[stage].rebuilt(loaders)
+        (loader,) = loaders
+        return loader.iterables if isinstance(loader, CombinedLoader) else loader
 
     def is_given(self, stage: str) -> bool:
         """Tell whether the caller passed the stage's loaders."""
@@ -130,6 +140,7 @@ class DataSource:
                 f"`{_HOOKS[stage]}` gave None; an iterable of batches, such as a "
                 "`DataLoader`, or a collection of them is needed"
             )
+        self._forms.pop(stage, None)
         if isinstance(loaders, (list, tuple, dict)):
             mode = "max_size_cycle" if stage == "train" else "sequential"
             loaders = CombinedLoader(loaders, mode)
@@ -145,6 +156,7 @@ class DataSource:
                 '`fit` with CombinedLoader(mode="sequential"): accepted are "min_size", '
                 '"max_size" and "max_size_cycle"'
             )
+        self._forms[stage] = loaders
         return list(loaders.flattened)
 
     def _owner(self, hook: str) -> DataHooks | None:

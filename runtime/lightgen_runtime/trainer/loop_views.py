@@ -62,6 +62,10 @@ class FitLoopView:
         """Optimizer steps before a request to stop counts."""
         return self._trainer.min_steps
 
+    def setup_data(self) -> None:
+        """Make the training loader now, if it is not there yet."""
+        _ = self._trainer.train_dataloader
+
     @property
     def max_batches(self) -> int | float:
         """Batches in a training epoch; infinity if the loader has no length."""

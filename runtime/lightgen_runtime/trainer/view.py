@@ -136,29 +136,31 @@ class TrainerView(TrainerFlags):
 
     @property
     def train_dataloader(self) -> Any:
-        """The training loader of the current or last fit."""
+        """The training loader, or the collection of several, of the current or last fit.
+
+        It is made on first use.
+        """
         return self._loaders("train")
 
     @property
     def val_dataloaders(self) -> Any:
-        """The validation loader, or the list of several."""
+        """The validation loader, or the collection of several as it was given."""
         return self._loaders("validate")
 
     @property
     def test_dataloaders(self) -> Any:
-        """The test loader, or the list of several."""
+        """The test loader, or the collection of several as it was given."""
         return self._loaders("test")
 
     @property
     def predict_dataloaders(self) -> Any:
-        """The loader to predict, or the list of several."""
+        """The loader to predict, or the collection of several as it was given."""
         return self._loaders("predict")
 
     def _loaders(self, stage: str) -> Any:
         if self._run is None or not self._run.source.has(stage):
             return None
-        loaders = [feed.loader for feed in self._run.source.feeds(stage)]
-        return loaders[0] if len(loaders) == 1 else loaders
+        return self._run.source.loaders(stage)
 
     # ---- callbacks ----
 
