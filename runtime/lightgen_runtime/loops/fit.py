@@ -240,7 +240,7 @@ def _set_horizon(run: Run, feed: Feed, schedulers: SchedulerStepper) -> None:
     waits = [every - progress.batches_that_stepped % every] if every else []
     if isinstance(run.val_interval, int):
         waits.append(run.val_interval - _val_count(run) % run.val_interval)
-    if run.val_clock is not None and _in_validation_epoch(run):
+    if run.val_clock is not None and _epoch_validates(run):
         waits.append(run.val_clock.next_look - progress.total_batches)
     by_hand = not run.module.automatic_optimization
     if parts.max_steps != -1:
@@ -318,14 +318,14 @@ def _may_stop(run: Run) -> bool:
 def _val_interval(run: Run, feed: Feed) -> int | float | None:
     """Return after how many batches validation is due: infinity at the epoch's end.
 
-    None if it never is, or by the clock.
+    None if it never is.
     """
     if not run.validates:
         return None
     interval, flag = run.parts.val_check_interval, "val_check_interval"
     batches = feed.num_batches
     if isinstance(interval, timedelta):
-        return None
+        return float("inf")  # not by batches; `run.val_clock` tells
     if isinstance(interval, int):
         if interval > batches and run.parts.check_val_every_n_epoch is not None:
             raise MisconfigurationException(
@@ -357,15 +357,14 @@ def _val_count(run: Run) -> int:
     return progress.batch_idx
 
 
-def _in_validation_epoch(run: Run) -> bool:
+def _epoch_validates(run: Run) -> bool:
     every = run.parts.check_val_every_n_epoch
-    return every is None or (run.progress.current_epoch + 1) % every == 0
+    due = every is None or (run.progress.current_epoch + 1) % every == 0
+    return run.validates and due
 
 
 def _validation_due(run: Run) -> bool:
-    if run.val_interval is None and run.val_clock is None:
-        return False  # nothing to validate with
-    if not _in_validation_epoch(run):
+    if not _epoch_validates(run):
         return False
     if _may_stop(run):
         return True

@@ -260,7 +260,9 @@ class TrainerView(TrainerFlags):
     @property
     def val_check_batch(self) -> int | float | None:
         """Batches between validations; infinity at epoch ends only, None by the clock."""
-        return None if self._run is None else self._run.val_interval
+        if self._run is None or self._run.val_clock is not None:
+            return None
+        return self._run.val_interval
 
     @property
     def estimated_stepping_batches(self) -> int | float:
