@@ -167,7 +167,7 @@ def test_weights_only_is_the_last_argument_of_every_entry_point(
     trainer = trainer_in(namespace, tmp_path)
     path = tmp_path / "mine.ckpt"
     trainer.fit(module, data(), data(4), None, None, True)
-    trainer.save_checkpoint(path, None, None)
+    trainer.save_checkpoint(path, None)
     trainer.validate(module, data(), path, False, None, True)
     trainer.test(module, data(), path, False, None, True)
     trainer.predict(module, data(), None, True, path, True)

@@ -299,7 +299,7 @@ class IdleOptimizer(Optimizer):
     """Stands in where `configure_optimizers` returns None, and changes nothing."""
 
     def __init__(self) -> None:
-        super().__init__([torch.zeros(())], {"lr": 0.0})
+        super().__init__([torch.zeros(())], {})
 
     def step(self, closure: Any = None) -> Any:
         """Compute the loss, if there is a closure for it."""

@@ -334,28 +334,17 @@ class Trainer(TrainerView):
         return results
 
     def save_checkpoint(
-        self,
-        filepath: str | Path,
-        weights_only: bool | None = None,
-        storage_options: Any = None,
+        self, filepath: str | Path, weights_only: bool | None = None
     ) -> None:
         """Write the state of the run to a file, atomically.
 
         Args:
             filepath: Where to.
             weights_only: Leave out what only a resumed fit needs.
-            storage_options: None: nothing here takes any.
 
         Raises:
             RuntimeError: Nothing has run yet.
-            MisconfigurationException: There are storage options.
         """
-        if storage_options is not None:
-            raise MisconfigurationException(
-                "`trainer.save_checkpoint(storage_options=...)`: checkpoints are files on "
-                "a disk, which take no options. Leave it out; for another storage give "
-                "the strategy a `CheckpointIO` of your own."
-            )
         if self._run is None:
             raise RuntimeError(
                 "`trainer.save_checkpoint` before any run: there is no model to save"

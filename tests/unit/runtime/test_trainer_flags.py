@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import Small, loader, quiet, variant
+from small_runs import loader, quiet, variant
 
 from lightgen_runtime import Trainer
 from lightgen_runtime.loops import val_clock
@@ -105,13 +105,6 @@ def test_trial_run_says_what_it_leaves_out(caplog: pytest.LogCaptureFixture) -> 
         quiet(fast_dev_run=2)
     assert "2 batch(es) of everything" in caplog.text
     assert "no checkpoints" in caplog.text
-
-
-def test_storage_options_are_refused(tmp_path: Any) -> None:
-    trainer = quiet()
-    trainer.fit(Small(), loader())
-    with pytest.raises(MisconfigurationException, match="CheckpointIO"):
-        trainer.save_checkpoint(tmp_path / "a.ckpt", storage_options={"a": 1})
 
 
 @pytest.mark.parametrize(
