@@ -24,7 +24,10 @@ from lightgen_runtime.loops.outputs import StepFn
 from lightgen_runtime.loops.schedule import SchedulerStepper
 from lightgen_runtime.loops.step import choose_step, manual_step
 from lightgen_runtime.loops.val_clock import ValidationClock
-from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.exceptions import (
+    MisconfigurationException,
+    SIGTERMException,
+)
 from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lightgen_runtime.utilities.seed import collect_rng_states, set_rng_states
 
@@ -198,6 +201,9 @@ def _after_batch(run: Run, schedulers: SchedulerStepper, closed: bool) -> None:
         schedulers.step(schedulers.plateau_per_step, progress.global_step)
         progress.batches_that_stepped = stepped
     run.stop_epoch = _steps_reached(run) or _may_stop(run)
+    if run.trainer.received_sigterm and not run.stop_epoch:
+        progress.phase = SETTLED
+        raise SIGTERMException
 
 
 def _validate(run: Run, closed: bool) -> None:

@@ -44,6 +44,7 @@ from lightgen_runtime.trainer.lifecycle import (
     tell_of_exception,
 )
 from lightgen_runtime.trainer.results import format_results
+from lightgen_runtime.trainer.signals import terminating_between_batches
 from lightgen_runtime.trainer.trial import Trial, trial
 from lightgen_runtime.trainer.view import TrainerView
 from lightgen_runtime.utilities.exceptions import MisconfigurationException, TunerExit
@@ -198,6 +199,7 @@ class Trainer(TrainerView):
                 "everything, for trial; no logs, no checkpoints"
             )
         self._should_stop = False
+        self._received_sigterm = False
         self._run: Run | None = None
 
     # ---- entry points ----
@@ -231,7 +233,7 @@ class Trainer(TrainerView):
             CheckpointMismatchError: The checkpoint does not fit the model or optimizer.
         """
         given = {"train": train_dataloaders, "validate": val_dataloaders}
-        self._should_stop = False
+        self._should_stop = self._received_sigterm = False
         if self._unlimited and self.max_epochs == DEFAULT_MAX_EPOCHS:
             rank_zero_warn(
                 "`Trainer` got neither max_epochs nor max_steps: training stops after "
@@ -386,7 +388,8 @@ class Trainer(TrainerView):
             set_torch_flags(self._deterministic, self._benchmark)
             with torch.autograd.set_detect_anomaly(self._detect_anomaly):
                 prepare(run, fn, path)
-                result = story(run)
+                with terminating_between_batches(self):
+                    result = story(run)
             conclude(run, fn)
             self.state.status = "finished"
             return result
@@ -505,6 +508,17 @@ class Trainer(TrainerView):
     @should_stop.setter
     def should_stop(self, stop: bool) -> None:
         self._should_stop = stop
+        if self._run is not None:
+            self._run.horizon = 0  # so that the running batch is followed by a look
+
+    @property
+    def received_sigterm(self) -> bool:
+        """Whether the process was asked to terminate while the last fit ran."""
+        return self._received_sigterm
+
+    @received_sigterm.setter
+    def received_sigterm(self, received: bool) -> None:
+        self._received_sigterm = received
         if self._run is not None:
             self._run.horizon = 0  # so that the running batch is followed by a look
 
