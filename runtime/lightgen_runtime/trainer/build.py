@@ -32,6 +32,14 @@ from lightgen_runtime.trainer.presets import with_presets
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 STRATEGIES = ("auto", "single_device")
+# Parts for which None has a meaning of its own.
+_MAY_BE_NONE = (
+    "min_epochs",
+    "min_steps",
+    "check_val_every_n_epoch",
+    "gradient_clip_val",
+    "clip_algorithm",
+)
 # Source: Lightning's, for a trainer without any limit.
 DEFAULT_MAX_EPOCHS = 1000
 
@@ -122,7 +130,12 @@ def changed_parts(parts: TrainerParts, name: str, value: Any) -> TrainerParts:
     """
     flag = "gradient_clip_algorithm" if name == "clip_algorithm" else name
     as_flags = {**vars(parts), "gradient_clip_algorithm": parts.clip_algorithm}
-    neutral = {"accumulate_grad_batches": 1, "deterministic": None}
+    if value is None and name not in _MAY_BE_NONE:
+        raise MisconfigurationException(
+            f"`trainer.{flag} = None`: assign a value; None means the default in "
+            "`Trainer(...)` only"
+        )
+    neutral = {"accumulate_grad_batches": 1, "deterministic": None, "num_nodes": 1}
     changed = {**neutral, **as_flags, flag: _whole_if_it_is(flag, value)}
     _check_flags(changed)
     if name == "val_check_interval":
@@ -252,7 +265,7 @@ def _check_interval(interval: Any, every_n_epochs: int | None) -> None:
         raise MisconfigurationException(
             "`Trainer(val_check_interval=0)`: use limit_val_batches=0 for no validation"
         )
-    if isinstance(interval, float) and every_n_epochs is None:
+    if isinstance(interval, float) and interval < 1.0 and every_n_epochs is None:
         raise MisconfigurationException(
             f"`Trainer(val_check_interval={interval}, check_val_every_n_epoch=None)`: a "
             "share of an epoch cannot be counted across epochs; use a number of batches or "

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import loader, quiet, variant
+from small_runs import Small, loader, quiet, variant
 
 from lightgen_runtime import Trainer
 from lightgen_runtime.loops import val_clock
@@ -61,6 +61,8 @@ def test_positional_arguments_are_still_refused() -> None:
         ("gradient_clip_algorithm", "nrom", "Did you mean 'norm'"),
         ("val_check_interval", "soon", "DD:HH:MM:SS"),
         ("num_sanity_val_steps", -2, "num_sanity_val_steps=-2"),
+        ("max_epochs", None, "assign a value"),
+        ("limit_val_batches", None, "assign a value"),
     ],
 )
 def test_assigned_value_is_checked_like_an_argument(
@@ -68,6 +70,15 @@ def test_assigned_value_is_checked_like_an_argument(
 ) -> None:
     with pytest.raises(MisconfigurationException, match=says):
         setattr(quiet(), attribute, value)
+
+
+def test_flags_without_a_limit_can_be_taken_back() -> None:
+    trainer = quiet(min_epochs=3, gradient_clip_val=1.0, check_val_every_n_epoch=2)
+    trainer.min_epochs = trainer.gradient_clip_val = None
+    trainer.check_val_every_n_epoch = None
+    assert (trainer.min_epochs, trainer.gradient_clip_val) == (None, None)
+    trainer.fit(Small(), loader(), loader(4))
+    assert "val_loss" in trainer.callback_metrics
 
 
 def test_assigned_flags_take_effect_in_the_next_run() -> None:
