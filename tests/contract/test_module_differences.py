@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -96,3 +97,23 @@ def test_exit_code_of_a_terminated_fit() -> None:
 
     assert code(REFERENCE) is None  # which the interpreter takes for 0
     assert code(OURS) == 143
+
+
+def test_fit_after_no_exception(tmp_path: Path) -> None:
+    def run(namespace: str) -> bool:
+        callbacks = importlib.import_module(f"{namespace}.pytorch.callbacks")
+        folder = tmp_path / namespace
+        for _ in range(2):
+            kept = callbacks.ModelCheckpoint(folder, save_last=True)
+            guard = callbacks.OnExceptionCheckpoint(folder)
+            trainer = quiet_trainer(
+                namespace,
+                max_epochs=1,
+                callbacks=[kept, guard],
+                enable_checkpointing=True,
+            )
+            trainer.fit(small_module(namespace)(), data())
+        return trainer.ckpt_path is not None
+
+    assert run(REFERENCE)
+    assert not run(OURS)

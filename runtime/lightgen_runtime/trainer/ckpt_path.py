@@ -91,36 +91,40 @@ def _no_best(trainer: Trainer, call: str) -> str:
 
 
 def _after_exception(trainer: Trainer) -> str | None:
-    """Return the newest checkpoint if an `OnExceptionCheckpoint` is there to go on."""
-    if not any(isinstance(c, OnExceptionCheckpoint) for c in trainer.callbacks):
+    """Return the newest checkpoint if an exception has left one, to go on unasked.
+
+    Compat: Lightning also goes on from what earlier runs that ended well have left.
+    """
+    if trainer.fast_dev_run or _newest(_left_by_exceptions(trainer)) is None:
         return None
-    path = _last(trainer, own=False)
-    if path is not None:
-        rank_zero_warn(
-            f"`trainer.fit()` goes on from `{path}`, because an `OnExceptionCheckpoint` "
-            "is among the callbacks. Remove the file to begin anew."
-        )
+    path = _last(trainer)
+    rank_zero_warn(
+        f"`trainer.fit()` goes on from `{path}`, because an exception ended the fit before. "
+        "Remove what its `OnExceptionCheckpoint` has left to begin anew."
+    )
     return path
 
 
-def _last(trainer: Trainer, own: bool = True) -> str | None:
-    """Return the newest file that is called last, or was saved because of an exception.
-
-    Args:
-        trainer: The trainer.
-        own: Whether any file that this trainer itself has saved will do if there is none.
-    """
-    found = [
+def _left_by_exceptions(trainer: Trainer) -> list[Path]:
+    return [
         Path(callback.ckpt_path)
         for callback in trainer.callbacks
         if isinstance(callback, OnExceptionCheckpoint)
     ]
+
+
+def _last(trainer: Trainer) -> str | None:
+    """Return the newest file that is called last, or was saved because of an exception.
+
+    If there is none, any file that this trainer itself has saved will do.
+    """
+    found = _left_by_exceptions(trainer)
     saved: list[Path] = []
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             found += _files_called_last(callback, _folder(callback, trainer))
             saved += map(Path, [*callback.best_k_models, callback.best_model_path])
-    return _newest(found) or (_newest(saved) if own else None)
+    return _newest(found) or _newest(saved)
 
 
 def _newest(paths: list[Path]) -> str | None:

@@ -83,3 +83,13 @@ def test_file_called_registry_is_a_file(
     trainer.save_checkpoint("registry")
     trainer.test(Small(), loader(), ckpt_path="registry", verbose=False)
     assert trainer.ckpt_path == "registry"
+
+
+def test_trial_run_begins_anew_even_after_an_exception(tmp_path: Path) -> None:
+    trainer = quiet()
+    trainer.fit(Small(), loader())
+    trainer.save_checkpoint(tmp_path / "on_exception.ckpt")
+    guard = OnExceptionCheckpoint(tmp_path)
+    trial = quiet(fast_dev_run=True, callbacks=guard, enable_checkpointing=None)
+    trial.fit(Small(), loader(), loader(4))
+    assert (trial.ckpt_path, trial.global_step) == (None, 1)
