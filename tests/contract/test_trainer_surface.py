@@ -221,6 +221,8 @@ def test_attributes_inside_a_step(namespace: str) -> None:
                     trainer.training,
                     trainer.lightning_module is self,
                     trainer.model is self,
+                    trainer.strategy.lightning_module is self,
+                    trainer.strategy.model is self,
                     len(trainer.optimizers),
                     len(trainer.lr_scheduler_configs),
                 )
@@ -241,7 +243,7 @@ def test_attributes_inside_a_step(namespace: str) -> None:
             )
 
     fitted(namespace, Looking(), max_epochs=2, accumulate_grad_batches=2)
-    first = (0, 0, 0, 0, 0, 4, 4, [2], [2], 4, False, True, 4, True, True, True, 1, 0)
+    first = (0, 0, 0, 0, 0, 4, 4, [2], [2], 4, False, True, 4, *[True] * 5, 1, 0)
     assert seen[0] == first
     assert seen[1] == (0, 1, 0, 1, False)
     assert seen[-2][:5] == (3, 7, 3, 3, 1)

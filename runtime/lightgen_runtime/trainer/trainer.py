@@ -437,6 +437,7 @@ class Trainer(TrainerView):
             self, self._parts, model, datamodule, self.callbacks, source, self.progress
         )
         model.trainer = self
+        self.strategy.lightning_module = model
         model.attach(run.context, run)
         if datamodule is not None:
             datamodule.trainer = self

@@ -176,3 +176,18 @@ def test_clock_that_stands_still_is_read_after_each_batch(
 ) -> None:
     read, due = looks(1.0, [0.0] * 5, monkeypatch)
     assert (read, due) == ([0, 1, 2, 3, 4, 5], [])
+
+
+def test_first_process_decides_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+
+    class OfMany(SingleDeviceStrategy):
+        def broadcast(self, value: Any, src: int = 0) -> Any:
+            said.append(value)
+            return (len(said) == 2, 4)  # whatever this process would have said
+
+    monkeypatch.setattr(val_clock, "monotonic", lambda: 0.0)
+    clock = ValidationClock(timedelta(seconds=9), OfMany(), 0)
+    due = [batch for batch in range(1, 12) if clock.due(batch)]
+    assert due == [5]
+    assert len(said) == 3  # after batches 1, 5 and 9
