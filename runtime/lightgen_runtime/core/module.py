@@ -389,21 +389,6 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
             if isinstance(part, LightningModule):
                 part.__dict__["_trainer"] = trainer
 
-    def attach(self, context: LogContext | None, run: Run | None) -> None:
-        """Connect this module, and every `LightningModule` inside it, to a run.
-
-        For the trainer, not for users.
-
-        Args:
-            context: Where `self.log` goes; None lets it warn.
-            run: What `self.optimizers()` and the like ask.
-        """
-        for part in self.modules():
-            if isinstance(part, LightningModule):
-                part.__dict__.update(_log_context=context, _run=run)
-                if run is not None:
-                    part.__dict__["_trainer"] = run.trainer
-
     def _attached_run(self) -> Run:
         if self._run is None:
             raise RuntimeError(
@@ -550,6 +535,25 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle is of the model, not of the run it is part of.
         return {**self.__dict__, "_trainer": None, "_log_context": None, "_run": None}
+
+
+def attach(
+    module: LightningModule, context: LogContext | None, run: Run | None
+) -> None:
+    """Connect a module, and every `LightningModule` inside it, to a run.
+
+    Not a method, whose name a user's module could have for something else.
+
+    Args:
+        module: The outermost module.
+        context: Where `self.log` goes; None lets it warn.
+        run: What `self.trainer`, `self.optimizers()` and the like ask.
+    """
+    for part in module.modules():
+        if isinstance(part, LightningModule):
+            part.__dict__.update(_log_context=context, _run=run)
+            if run is not None:
+                part.__dict__["_trainer"] = run.trainer
 
 
 def _missing(module: object, hook: str, method: str) -> MisconfigurationException:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint, default_folder
 from lightgen_runtime.callbacks.on_exception_checkpoint import OnExceptionCheckpoint
@@ -62,10 +62,11 @@ def resolve_ckpt_path(
 
 
 def _best(trainer: Trainer) -> str:
-    callbacks = [
-        c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)
+    paths = [
+        str(callback.best_model_path or "")
+        for callback in trainer.checkpoint_callbacks
+        if hasattr(callback, "best_model_path")
     ]
-    paths = [callback.best_model_path for callback in callbacks]
     if len(paths) > 1 and paths[0]:
         rank_zero_warn(
             f"this trainer has {len(paths)} checkpoint callbacks; the best of the first is "
@@ -74,7 +75,7 @@ def _best(trainer: Trainer) -> str:
     return paths[0] if paths else ""
 
 
-def _no_best(trainer: Trainer, call: str) -> str:
+def _no_best(trainer: Trainer, call: str) -> NoReturn:
     if trainer.fast_dev_run:
         reason = "a trial run (`fast_dev_run`) saves nothing. Give the path of a file."
     elif trainer.checkpoint_callback is None:
@@ -182,7 +183,7 @@ def _hpc(trainer: Trainer) -> str | None:
     return str(max(numbered)[1]) if numbered else None
 
 
-def _no_hpc(trainer: Trainer, call: str) -> str:
+def _no_hpc(trainer: Trainer, call: str) -> NoReturn:
     raise CheckpointNotFoundError(
         f"{call}: no hpc_ckpt_*.ckpt in `{trainer.default_root_dir}`. Set "
         "`Trainer(default_root_dir=...)` to where the job left it, or give a path."

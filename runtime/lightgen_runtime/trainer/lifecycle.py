@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.callbacks.callback import Callback
+from lightgen_runtime.core.module import attach
 from lightgen_runtime.core.optim import OptimPlan
 from lightgen_runtime.profilers.base import PassThroughProfiler
 from lightgen_runtime.trainer.build import as_callbacks, ordered
@@ -50,9 +51,8 @@ def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
         callback.setup(trainer, module, stage=fn)
     module.setup(stage=fn)
     module.configure_model()
-    module.attach(
-        run.context, run
-    )  # what `setup` or `configure_model` has just made too
+    # What `setup` and `configure_model` have just made takes part too.
+    attach(module, run.context, run)
     checkpoint = None
     if ckpt_path is not None:
         checkpoint = strategy.load_checkpoint(ckpt_path)

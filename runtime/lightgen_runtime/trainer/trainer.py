@@ -17,7 +17,7 @@ import torch
 
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.core.datamodule import LightningDataModule
-from lightgen_runtime.core.module import LightningModule
+from lightgen_runtime.core.module import LightningModule, attach
 from lightgen_runtime.loggers import Logger
 from lightgen_runtime.loops.evaluate import evaluate
 from lightgen_runtime.loops.fit import run_fit
@@ -405,7 +405,7 @@ class Trainer(TrainerView):
             raise
         finally:
             self.state.stage = None
-            run.module.attach(None, run)
+            attach(run.module, None, run)
             teardown(run, fn, error)
 
     def _new_run(
@@ -438,7 +438,7 @@ class Trainer(TrainerView):
         )
         model.trainer = self
         self.strategy.lightning_module = model
-        model.attach(run.context, run)
+        attach(model, run.context, run)
         if datamodule is not None:
             datamodule.trainer = self
         if self._run is not None and self._run.module is model and fn != "fit":
@@ -489,12 +489,12 @@ class Trainer(TrainerView):
             _ckpt_path=None,
             _should_stop=False,
         )
-        module.attach(run.context, run)
+        attach(module, run.context, run)
         try:
             yield
         finally:
             vars(self).update(former)
-            module.attach(outer.context if outer else None, outer)
+            attach(module, outer.context if outer else None, outer)
             self.state.stage = stage
 
     def enter_stage(self, stage: str) -> None:

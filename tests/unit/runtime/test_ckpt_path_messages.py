@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 from small_runs import Small, loader, quiet
 
-from lightgen_runtime.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightgen_runtime.callbacks import (
+    Checkpoint,
+    ModelCheckpoint,
+    OnExceptionCheckpoint,
+)
 from lightgen_runtime.utilities.exceptions import (
     CheckpointNotFoundError,
     MisconfigurationException,
@@ -61,6 +65,17 @@ def test_best_of_several_callbacks_is_the_firsts(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="2 checkpoint callbacks"):
         trainer.test(Small(), loader(), ckpt_path="best", verbose=False)
     assert trainer.ckpt_path == first.best_model_path
+
+
+def test_callback_of_the_programs_own_may_know_the_best(tmp_path: Path) -> None:
+    class Own(Checkpoint):
+        best_model_path = str(tmp_path / "mine.ckpt")
+
+    trainer = quiet(callbacks=Own(), enable_checkpointing=None)
+    trainer.fit(Small(), loader())
+    trainer.save_checkpoint(Own.best_model_path)
+    trainer.test(Small(), loader(), ckpt_path="best", verbose=False)
+    assert trainer.ckpt_path == Own.best_model_path
 
 
 def test_best_of_a_trial_run(tmp_path: Path) -> None:
