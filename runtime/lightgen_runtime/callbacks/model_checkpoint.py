@@ -222,7 +222,7 @@ class ModelCheckpoint(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Settle the folder of the files."""
         if self.dirpath is None:
-            self.dirpath = _default_folder(trainer)
+            self.dirpath = default_folder(trainer)
         if stage != "fit":
             return
         self._has_validated = False
@@ -555,7 +555,7 @@ class ModelCheckpoint(Checkpoint):
             stream.write(yaml.safe_dump(scores).encode("utf-8"))
 
 
-def _default_folder(trainer: Trainer) -> str:
+def default_folder(trainer: Trainer) -> str:
     """Return the checkpoint folder of the run's first logger, or of the root."""
     if not trainer.loggers:
         return str(Path(trainer.default_root_dir) / "checkpoints")

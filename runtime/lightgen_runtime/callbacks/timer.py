@@ -189,11 +189,19 @@ class Timer(Callback):
             rank_zero_info(f"The time is over after {elapsed}: training stops.")
 
 
-def _seconds(duration: Any) -> float | None:
-    if duration is None:
-        return None
+def duration_of(given: str | timedelta | Mapping[str, float], call: str) -> timedelta:
+    """Return a duration given in any accepted form.
+
+    Args:
+        given: "DD:HH:MM:SS", a `timedelta`, or its arguments in a dictionary.
+        call: The call it was given to, with a place for the value, for the message.
+
+    Raises:
+        MisconfigurationException: It has none of these forms.
+    """
+    duration: Any = given
     if isinstance(duration, str):
-        found = re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", duration.strip())
+        found = re.fullmatch(r"(\d+):(\d+):(\d+):(\d+)", duration.strip())
         if found:
             days, hours, minutes, seconds = map(int, found.groups())
             duration = timedelta(
@@ -204,8 +212,14 @@ def _seconds(duration: Any) -> float | None:
             duration = timedelta(**duration)
     if not isinstance(duration, timedelta):
         raise MisconfigurationException(
-            f'`Timer(duration={duration!r})`: accepted are "DD:HH:MM:SS", such as '
+            f'`{call.format(given)}`: accepted are "DD:HH:MM:SS", such as '
             '"00:12:00:00" for half a day; a `timedelta`; or its arguments in a '
             'dictionary, such as {"hours": 12}'
         )
-    return duration.total_seconds()
+    return duration
+
+
+def _seconds(duration: Any) -> float | None:
+    if duration is None:
+        return None
+    return duration_of(duration, "Timer(duration={!r})").total_seconds()

@@ -11,7 +11,16 @@ from lightgen_runtime.utilities.move_data import move_data_to_device
 
 
 class DataHooks:
-    """Loaders, their preparation, and the way of a batch to its device."""
+    """Loaders, their preparation, and the way of a batch to its device.
+
+    Attributes:
+        prepare_data_per_node: Whether `prepare_data` runs once on each machine, or once.
+        allow_zero_length_dataloader_with_multiple_devices: Whether a process of several
+            may get a loader without batches.
+    """
+
+    prepare_data_per_node = True
+    allow_zero_length_dataloader_with_multiple_devices = False
 
     def prepare_data(self) -> None:
         """Download or convert data; runs in one process, before `setup`.

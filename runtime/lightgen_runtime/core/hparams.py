@@ -93,6 +93,15 @@ class HyperparametersMixin:
         self.__dict__["_hparams_initial"] = _deep_copies(kept)
         self.__dict__["_log_hyperparams"] = logger
 
+    def remove_ignored_hparams(self, ignore_list: Iterable[str]) -> None:
+        """Take hyperparameters out again that a base class has saved.
+
+        Args:
+            ignore_list: Their names; one that is not there is no error.
+        """
+        for name in ignore_list:
+            self.hparams.pop(name, None)
+
     @property
     def hparams(self) -> AttributeDict:
         """The saved hyperparameters; changing an entry changes what is saved next."""
@@ -100,6 +109,14 @@ class HyperparametersMixin:
             self.__dict__["_hparams"] = AttributeDict()
         hparams: AttributeDict = self.__dict__["_hparams"]
         return hparams
+
+    @hparams.setter
+    def hparams(self, value: Any) -> None:
+        raise AttributeError(
+            f"`self.hparams` of {type(self).__name__} is not assigned to; call "
+            "`self.save_hyperparameters(...)` in `__init__`, with nothing for all of its "
+            "arguments or with the object that holds them"
+        )
 
     @property
     def hparams_initial(self) -> AttributeDict:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -24,6 +25,32 @@ from lightgen_runtime.utilities.exceptions import (
 )
 
 T = TypeVar("T", bound=HyperparametersMixin)
+
+
+if TYPE_CHECKING:
+    class_only = classmethod
+else:
+
+    class class_only(classmethod):
+        """A class method that refuses to be called on an instance.
+
+        `model.load_from_checkpoint(path)` reads as if it changed `model`.
+        """
+
+        def __get__(self, instance, owner=None):
+            bound = super().__get__(instance, owner)
+            if instance is None:
+                return bound
+
+            @wraps(bound)
+            def refuse(*args, **kwargs):
+                call = f"{owner.__name__}.{bound.__name__}(...)"
+                raise MisconfigurationException(
+                    f"`{bound.__name__}` of an instance of {owner.__name__}: it makes a "
+                    f"new one and would leave this one as it is. Write `new = {call}`"
+                )
+
+            return refuse
 
 
 def load_from_checkpoint(

@@ -39,6 +39,22 @@ class LogRule(NamedTuple):
 FORBIDDEN = LogRule(False, False, step_allowed=False, allowed=False)
 
 
+# What `LightningModule.log` hands on of its call, in this order.
+CALL_ARGUMENTS = (
+    "prog_bar",
+    "logger",
+    "on_step",
+    "on_epoch",
+    "reduce_fx",
+    "enable_graph",
+    "sync_dist",
+    "sync_dist_group",
+    "add_dataloader_idx",
+    "metric_attribute",
+    "rank_zero_only",
+)
+
+
 class LogOptions(NamedTuple):
     """The resolved arguments of one `self.log` call site."""
 
@@ -114,8 +130,8 @@ class LogScope:
         elif restored is not None:
             raise MisconfigurationException(
                 f"`self.log({name!r}, ...)` was called twice in `{self.hook}` with "
-                "different arguments. Use the same arguments in both calls, or another "
-                "name for one of them."
+                f"different arguments: {_differences(restored.call, call)}. Use the same "
+                "arguments in both calls, or another name for one of them."
             )
         options = resolve_options(name, value, call, self.hook, self.rule)
         suffix = ""
@@ -138,6 +154,12 @@ class LogScope:
         self.slots[name] = slot
         self.store.slots.append(slot)
         return slot
+
+
+def _differences(first: tuple[Any, ...] | None, second: tuple[Any, ...]) -> str:
+    """Name the arguments of two calls that differ, with both values."""
+    pairs = zip(CALL_ARGUMENTS, first or (), second, strict=True)
+    return ", ".join(f"{n}={a!r} and {n}={b!r}" for n, a, b in pairs if a != b)
 
 
 class MetricSlot:

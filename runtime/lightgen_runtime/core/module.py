@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
 from typing_extensions import Self
 
 from lightgen_runtime.core.data_hooks import DataHooks
+from lightgen_runtime.core.export import Exportable
 from lightgen_runtime.core.hparams import HyperparametersMixin
-from lightgen_runtime.core.loading import load_from_checkpoint
+from lightgen_runtime.core.loading import class_only, load_from_checkpoint
 from lightgen_runtime.core.module_hooks import ModuleHooks
 from lightgen_runtime.core.optim import LightningOptimizer
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from lightgen_runtime.trainer.trainer import Trainer
 
 
-class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
+class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
     """A model together with how it is trained, evaluated and optimized.
 
     Example:
@@ -52,8 +54,26 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
         0.5
     """
 
-    _log_context: LogContext | None
-    _run: Run | None
+    if TYPE_CHECKING:  # TorchScript would try to compile annotations of the class
+        _log_context: LogContext | None
+        _run: Run | None
+
+    # Properties that TorchScript is to leave out.
+    __jit_unused_properties__ = (
+        "trainer",
+        "current_epoch",
+        "global_step",
+        "global_rank",
+        "local_rank",
+        "logger",
+        "loggers",
+        "device",
+        "dtype",
+        "on_gpu",
+        "strict_loading",
+        "hparams",
+        "hparams_initial",
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -189,8 +209,9 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
         context = self._log_context
         if context is None:
             rank_zero_warn(
-                f"`self.log({name!r}, ...)` outside of a run does nothing: the module is "
-                "not attached to a trainer"
+                f"`self.log({name!r}, ...)` outside of a run does nothing: "
+                f"{type(self).__name__} is not attached to a trainer, nor part of a module "
+                "that is"
             )
             return
         call = (
@@ -243,6 +264,11 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
             batch_size: See `log`.
             rank_zero_only: See `log`.
         """
+        if not hasattr(dictionary, "items"):
+            raise MisconfigurationException(
+                f"`self.log_dict` got {type(dictionary).__name__}; it takes a dictionary "
+                "of values by name. One value is logged with `self.log(name, value)`."
+            )
         for name, value in dictionary.items():
             self.log(
                 name,
@@ -414,6 +440,11 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
         return device
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether this module was last moved to a CUDA device."""
+        return self.device.type == "cuda"
+
+    @property
     def dtype(self) -> torch.dtype:
         """The floating-point type this module was last converted to."""
         dtype: torch.dtype = self.__dict__["_dtype"]
@@ -438,23 +469,39 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
 
     # ---- the whole model ----
 
-    def freeze(self) -> None:
-        """Stop training every parameter and switch to evaluation mode."""
-        for parameter in self.parameters():
-            parameter.requires_grad = False
-        self.eval()
+    def freeze(self) -> Self:
+        """Stop training every parameter, switch to evaluation mode, and return `self`."""
+        self.requires_grad_(False)
+        return self.eval()
 
-    def unfreeze(self) -> None:
-        """Train every parameter and switch to training mode."""
-        for parameter in self.parameters():
-            parameter.requires_grad = True
-        self.train()
+    def unfreeze(self) -> Self:
+        """Train every parameter, switch to training mode, and return `self`."""
+        self.requires_grad_(True)
+        return self.train()
 
-    def all_gather(self, data: Tensor) -> Tensor:
-        """Stack a tensor of every process. Collective: every process calls it."""
-        return self.trainer.strategy.all_gather(data)
+    def all_gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:
+        """Stack tensors of every process. Collective: every process calls it.
 
-    @classmethod
+        Args:
+            data: A tensor, a number, or any nesting of them.
+            group: Process group to gather from; None for all processes.
+            sync_grads: Whether gradients flow back to the processes they came from.
+
+        Returns:
+            The same nesting of tensors with one more dimension in front, a row for each
+            process; unchanged where there is one process only.
+        """
+        strategy = self.trainer.strategy
+        options: dict[str, Any] = {"group": group, "sync_grads": sync_grads}
+
+        def gather(value: Any) -> Tensor:
+            tensor = torch.as_tensor(value, device=self.device)
+            alone = strategy.world_size == 1
+            return tensor if alone else strategy.all_gather(tensor, **options)
+
+        return tree_map_only((Tensor, int, float), gather, data)
+
+    @class_only
     def load_from_checkpoint(
         cls,
         checkpoint_path: str | os.PathLike[str],
@@ -488,6 +535,25 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle is of the model, not of the run it is part of.
         return {**self.__dict__, "_trainer": None, "_log_context": None, "_run": None}
+
+
+def attach(
+    module: LightningModule, context: LogContext | None, run: Run | None
+) -> None:
+    """Connect a module, and every `LightningModule` inside it, to a run.
+
+    Not a method, whose name a user's module could have for something else.
+
+    Args:
+        module: The outermost module.
+        context: Where `self.log` goes; None lets it warn.
+        run: What `self.trainer`, `self.optimizers()` and the like ask.
+    """
+    for part in module.modules():
+        if isinstance(part, LightningModule):
+            part.__dict__.update(_log_context=context, _run=run)
+            if run is not None:
+                part.__dict__["_trainer"] = run.trainer
 
 
 def _missing(module: object, hook: str, method: str) -> MisconfigurationException:

@@ -91,6 +91,8 @@ class OptimPlan:
         if module.automatic_optimization:
             for config in plan.schedulers:
                 _check_monitor(config)
+        else:
+            _warn_of_ignored(plan.schedulers)
         if not plan.optimizers:
             rank_zero_warn(
                 "`configure_optimizers` returned None: the fit runs without an optimizer "
@@ -237,6 +239,11 @@ def _check_scheduler(config: SchedulerConfig) -> None:
             f"the lr_scheduler dictionary of {kind} has frequency {config.frequency!r}; "
             "a whole number of at least 1 is accepted"
         )
+    if isinstance(scheduler, (list, tuple)):
+        raise MisconfigurationException(
+            f'"lr_scheduler" is {_describe(scheduler)}; it is one scheduler, or its '
+            "dictionary. For several, return two lists: [optimizer], [schedulers]"
+        )
     if not isinstance(scheduler, (LRScheduler, ReduceLROnPlateau)) and not all(
         hasattr(scheduler, name) for name in ("state_dict", "load_state_dict")
     ):
@@ -258,6 +265,18 @@ def _check_monitor(config: SchedulerConfig) -> None:
             '{"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, '
             '"monitor": "val_loss"}} with a metric that you log.'
         )
+
+
+def _warn_of_ignored(configs: Sequence[SchedulerConfig]) -> None:
+    for config in configs:
+        ignored = ["monitor"] if config.monitor is not None else []
+        ignored += [] if config.strict else ["strict"]
+        if ignored:
+            rank_zero_warn(
+                f"{' and '.join(map(repr, ignored))} in the lr_scheduler dictionary of "
+                f"{type(config.scheduler).__name__} do nothing in manual optimization, "
+                "where you call its `step` yourself: `self.lr_schedulers().step(...)`"
+            )
 
 
 def _warn_unknown(given: Mapping[str, Any], known: Sequence[str], what: str) -> None:

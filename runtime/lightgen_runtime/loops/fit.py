@@ -7,6 +7,7 @@ one comparison with `run.horizon` decides whether anything periodic is due at al
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.io.schema import (
@@ -22,7 +23,11 @@ from lightgen_runtime.loops.feed import samplers_of
 from lightgen_runtime.loops.outputs import StepFn
 from lightgen_runtime.loops.schedule import SchedulerStepper
 from lightgen_runtime.loops.step import choose_step, manual_step
-from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.loops.val_clock import ValidationClock
+from lightgen_runtime.utilities.exceptions import (
+    MisconfigurationException,
+    SIGTERMException,
+)
 from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from lightgen_runtime.utilities.seed import collect_rng_states, set_rng_states
 
@@ -49,6 +54,7 @@ def run_fit(run: Run) -> None:
         rank_zero_info(f"`Trainer.fit` has nothing to do: {reason}")
         return
     run.val_interval = _val_interval(run, feed)
+    run.val_clock = _val_clock(run)
     step = choose_step(run)
     schedulers = SchedulerStepper(run)
     train_epoch = run.measured("run_training_epoch", _train_epoch)
@@ -195,6 +201,9 @@ def _after_batch(run: Run, schedulers: SchedulerStepper, closed: bool) -> None:
         schedulers.step(schedulers.plateau_per_step, progress.global_step)
         progress.batches_that_stepped = stepped
     run.stop_epoch = _steps_reached(run) or _may_stop(run)
+    if run.trainer.received_sigterm and not run.stop_epoch:
+        progress.phase = SETTLED
+        raise SIGTERMException
 
 
 def _validate(run: Run, closed: bool) -> None:
@@ -210,6 +219,8 @@ def _validate(run: Run, closed: bool) -> None:
     evaluate(run, "validate", feeds, in_fit=True)
     run.trainer.enter_stage("train")
     report.enter(run.stores["train"])
+    if run.val_clock is not None:
+        run.val_clock.restart(run.progress.total_batches)
 
 
 def _end_epoch(run: Run, schedulers: SchedulerStepper) -> None:
@@ -235,6 +246,8 @@ def _set_horizon(run: Run, feed: Feed, schedulers: SchedulerStepper) -> None:
     waits = [every - progress.batches_that_stepped % every] if every else []
     if isinstance(run.val_interval, int):
         waits.append(run.val_interval - _val_count(run) % run.val_interval)
+    if run.val_clock is not None and _epoch_validates(run):
+        waits.append(run.val_clock.next_look - progress.total_batches)
     by_hand = not run.module.automatic_optimization
     if parts.max_steps != -1:
         # By hand, a batch may take any number of steps.
@@ -317,6 +330,8 @@ def _val_interval(run: Run, feed: Feed) -> int | float | None:
         return None
     interval, flag = run.parts.val_check_interval, "val_check_interval"
     batches = feed.num_batches
+    if isinstance(interval, timedelta):
+        return float("inf")  # not by batches; `run.val_clock` tells
     if isinstance(interval, int):
         if interval > batches and run.parts.check_val_every_n_epoch is not None:
             raise MisconfigurationException(
@@ -334,6 +349,13 @@ def _val_interval(run: Run, feed: Feed) -> int | float | None:
     return max(1, int(batches * interval))
 
 
+def _val_clock(run: Run) -> ValidationClock | None:
+    interval = run.parts.val_check_interval
+    if not run.validates or not isinstance(interval, timedelta):
+        return None
+    return ValidationClock(interval, run.parts.strategy, run.progress.total_batches)
+
+
 def _val_count(run: Run) -> int:
     progress = run.progress
     if run.parts.check_val_every_n_epoch is None:
@@ -341,17 +363,22 @@ def _val_count(run: Run) -> int:
     return progress.batch_idx
 
 
-def _validation_due(run: Run) -> bool:
+def _epoch_validates(run: Run) -> bool:
     every = run.parts.check_val_every_n_epoch
-    if run.val_interval is None:
-        return False
-    if every is not None and (run.progress.current_epoch + 1) % every:
+    due = every is None or (run.progress.current_epoch + 1) % every == 0
+    return run.validates and due
+
+
+def _validation_due(run: Run) -> bool:
+    if not _epoch_validates(run):
         return False
     if _may_stop(run):
         return True
-    if run.val_interval == float("inf"):
-        return run.progress.is_last_batch
-    return _val_count(run) % run.val_interval == 0
+    if run.val_clock is not None:
+        return run.val_clock.due(run.progress.total_batches)
+    if isinstance(run.val_interval, int):
+        return _val_count(run) % run.val_interval == 0
+    return run.progress.is_last_batch
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -44,8 +45,29 @@ def loss_of(output: Any) -> Tensor | None:
     )
     raise MisconfigurationException(
         f"`training_step` returned {found}; in automatic optimization it returns the loss "
-        'tensor, a mapping with the loss tensor under "loss", or None to skip the batch'
+        'tensor, a mapping with the loss tensor under "loss", or None to skip the batch.'
+        f"{_hint(output, loss)}"
     )
+
+
+def _hint(output: Any, loss: Any) -> str:
+    """Return what to do next, as far as the output tells."""
+    if isinstance(loss, (int, float)):
+        return " A number has no gradients: return the tensor, before `.item()`."
+    keys = [str(key) for key in output] if isinstance(output, Mapping) else []
+    near = get_close_matches("loss", keys, n=1)
+    if near and near != ["loss"]:
+        return f' Did you mean "loss" where it says {near[0]!r}?'
+    parts = list(output.values()) if isinstance(output, Mapping) else output
+    if not isinstance(parts, (list, tuple)):
+        return ""
+    if sum(isinstance(part, Tensor) for part in parts) > 1:
+        return (
+            " One optimizer minimises one loss: add them up. For a loss each, return "
+            "optimizers from `configure_optimizers` and losses from here by the same "
+            'names, {"a": ..., "b": ...}.'
+        )
+    return ""
 
 
 def outputs_of(output: Any, loss: Tensor | None) -> dict[str, Any]:

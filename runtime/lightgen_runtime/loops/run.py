@@ -24,6 +24,7 @@ from lightgen_runtime.profilers.base import PassThroughProfiler
 if TYPE_CHECKING:
     from lightgen_runtime.loops.progress import Progress
     from lightgen_runtime.loops.source import DataSource
+    from lightgen_runtime.loops.val_clock import ValidationClock
     from lightgen_runtime.trainer.build import TrainerParts
     from lightgen_runtime.trainer.trainer import Trainer
 
@@ -49,6 +50,7 @@ class Run:
         resumed: Random states of the checkpoint that the fit goes on from, until it does.
         epoch_rng: Random states when the running epoch's loader was opened.
         validates: Whether there is anything to validate with.
+        val_clock: What tells when to validate, if that goes by time.
         val_interval: Batches between validations; infinity at epoch ends only.
     """
 
@@ -78,6 +80,7 @@ class Run:
         "stop_epoch",
         "stores",
         "trainer",
+        "val_clock",
         "val_interval",
         "validates",
     )
@@ -106,7 +109,7 @@ class Run:
         self.stores = {
             stage: MetricStore(stage) for stage in ("train", "validate", "test", "")
         }
-        quiet = LogScope("this moment of the run", FORBIDDEN, self.stores[""])
+        quiet = LogScope("a hook outside of the loops", FORBIDDEN, self.stores[""])
         self._base_scope = quiet
         self.context = LogContext(quiet)
         self.scopes = {
@@ -116,6 +119,7 @@ class Run:
         self.hooks = HookTable(trainer, module, self.context)
         self.horizon = 0
         self.val_interval: int | float | None = None
+        self.val_clock: ValidationClock | None = None
         self.validates = False
         self.stop_epoch = False
         self.on_last_batch = False

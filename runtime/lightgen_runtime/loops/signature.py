@@ -20,12 +20,14 @@ def positional(
         form: The full form, for the error message.
 
     Raises:
-        MisconfigurationException: The method requires more than is offered.
+        MisconfigurationException: The method requires more than is offered, or in another
+            way.
     """
     try:
-        parameters = inspect.signature(method).parameters.values()
+        parameters = list(inspect.signature(method).parameters.values())
     except (TypeError, ValueError):  # e.g. a mock or a compiled callable
         return method
+    _check_parameters(parameters, form)
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return method
     plain = [
@@ -40,6 +42,27 @@ def positional(
     if taken == offered:
         return method
     return lambda *args: method(*args[:taken])
+
+
+def _check_parameters(parameters: list[inspect.Parameter], form: str) -> None:
+    name = form.partition("(")[0]
+    if any(p.name == "dataloader_iter" for p in parameters):
+        raise MisconfigurationException(
+            f"`{name}(dataloader_iter)`: a step is given its batch, not the iterator of all, "
+            "because what follows a step depends on which batch it was and whether it was "
+            f"the last. Write `{form}`; to fetch batches ahead, let the loader do it "
+            "(`num_workers`, `prefetch_factor`, or an iterable of your own around it)."
+        )
+    by_name = [
+        p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty
+    ]
+    if not by_name and [p.kind for p in parameters] == [inspect.Parameter.VAR_KEYWORD]:
+        by_name = [f"**{parameters[0].name}"]
+    if by_name:
+        raise MisconfigurationException(
+            f"`{name}` takes {', '.join(by_name)} by name only; it is called as `{form}`, "
+            "by position"
+        )
 
 
 def check_takes_loader_number(hook: Callable[..., Any], before_it: int) -> None:

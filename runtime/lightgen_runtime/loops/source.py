@@ -64,6 +64,8 @@ class DataSource:
             stage: value for stage, value in given.items() if value is not None
         }
         self._feeds: dict[str, list[Feed]] = {}
+        # The collections from which several loaders came.
+        self._forms: dict[str, CombinedLoader] = {}
 
     def has(self, stage: str) -> bool:
         """Tell whether there is a loader for a stage."""
@@ -91,6 +93,14 @@ class DataSource:
                 for number, loader in enumerate(self._loaders(stage))
             ]
         return self._feeds[stage]
+
+    def loaders(self, stage: str) -> Any:
+        """Return the stage's loader, or its loaders in the collection they came in."""
+        loaders = [feed.loader for feed in self.feeds(stage)]
+        if stage in self._forms:
+            return self._forms[stage].rebuilt(loaders)
+        (loader,) = loaders
+        return loader.iterables if isinstance(loader, CombinedLoader) else loader
 
     def is_given(self, stage: str) -> bool:
         """Tell whether the caller passed the stage's loaders."""
@@ -131,6 +141,7 @@ class DataSource:
                 f"`{_HOOKS[stage]}` gave None; an iterable of batches, such as a "
                 "`DataLoader`, or a collection of them is needed"
             )
+        self._forms.pop(stage, None)
         if isinstance(loaders, (list, tuple, dict)):
             mode = "max_size_cycle" if stage == "train" else "sequential"
             loaders = CombinedLoader(loaders, mode)
@@ -146,6 +157,7 @@ class DataSource:
                 '`fit` with CombinedLoader(mode="sequential"): accepted are "min_size", '
                 '"max_size" and "max_size_cycle"'
             )
+        self._forms[stage] = loaders
         return list(loaders.flattened)
 
     def _owner(self, hook: str) -> DataHooks | None:
@@ -174,7 +186,9 @@ class DataSource:
             )
         if os.environ.get(WORKERS_VARIABLE) == "1" and isinstance(loader, DataLoader):
             loader.worker_init_fn = loader.worker_init_fn or seed_worker
-        fewer = limited(num_batches, limit, _LIMITS[stage])
+        overfits = self._parts.overfit_batches and stage in ("train", "validate")
+        flag = "overfit_batches" if overfits else _LIMITS[stage]
+        fewer = limited(num_batches, limit, flag)
         sized = num_batches != float("inf")
         return Feed(loader, fewer, transfer, number, sized)
 

@@ -22,6 +22,14 @@ class Strategy(ABC):
     def __init__(self, checkpoint_io: CheckpointIO | None = None) -> None:
         self.checkpoint_io = checkpoint_io or TorchCheckpointIO()
 
+    # The module of the current or last run, for code that asks here; the trainer sets it.
+    lightning_module: nn.Module | None = None
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The module of the current or last run."""
+        return self.lightning_module
+
     @property
     @abstractmethod
     def root_device(self) -> torch.device:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from lightgen_runtime.callbacks.checkpoint import Checkpoint
 from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
 from lightgen_runtime.callbacks.model_summary import ModelSummary
 from lightgen_runtime.callbacks.progress import ProgressBar, default_progress_bar
-from lightgen_runtime.callbacks.timer import Timer
+from lightgen_runtime.callbacks.timer import Timer, duration_of
 from lightgen_runtime.loggers import CSVLogger, Logger
 from lightgen_runtime.precision import Precision
 from lightgen_runtime.precision.base import CLIP_ALGORITHMS
@@ -30,6 +31,14 @@ from lightgen_runtime.trainer.presets import with_presets
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 STRATEGIES = ("auto", "single_device")
+# Parts for which None has a meaning of its own.
+_MAY_BE_NONE = (
+    "min_epochs",
+    "min_steps",
+    "check_val_every_n_epoch",
+    "gradient_clip_val",
+    "clip_algorithm",
+)
 # Source: Lightning's, for a trainer without any limit.
 DEFAULT_MAX_EPOCHS = 1000
 
@@ -50,7 +59,7 @@ class TrainerParts:
     limit_test_batches: int | float
     limit_predict_batches: int | float
     overfit_batches: int | float
-    val_check_interval: int | float
+    val_check_interval: int | float | timedelta
     check_val_every_n_epoch: int | None
     num_sanity_val_steps: int
     log_every_n_steps: int
@@ -61,6 +70,7 @@ class TrainerParts:
     profiler: Profiler
     reload_dataloaders_every_n_epochs: int
     enable_autolog_hparams: bool
+    barebones: bool
 
 
 def build_parts(flags: dict[str, Any]) -> TrainerParts:
@@ -73,6 +83,7 @@ def build_parts(flags: dict[str, Any]) -> TrainerParts:
         MisconfigurationException: A flag has no accepted value, or two contradict.
     """
     flags = with_presets(flags)
+    flags = {name: _whole_if_it_is(name, value) for name, value in flags.items()}
     _check_flags(flags)
     overfit = flags["overfit_batches"]
     val_limit = flags["limit_val_batches"]
@@ -95,7 +106,7 @@ def build_parts(flags: dict[str, Any]) -> TrainerParts:
         limit_test_batches=_default(flags["limit_test_batches"], 1.0),
         limit_predict_batches=_default(flags["limit_predict_batches"], 1.0),
         overfit_batches=overfit,
-        val_check_interval=_default(flags["val_check_interval"], 1.0),
+        val_check_interval=_interval(_default(flags["val_check_interval"], 1.0)),
         check_val_every_n_epoch=flags["check_val_every_n_epoch"],
         num_sanity_val_steps=_default(flags["num_sanity_val_steps"], 2),
         log_every_n_steps=_default(flags["log_every_n_steps"], 50),
@@ -106,7 +117,34 @@ def build_parts(flags: dict[str, Any]) -> TrainerParts:
         profiler=choose_profiler(flags["profiler"]),
         reload_dataloaders_every_n_epochs=flags["reload_dataloaders_every_n_epochs"],
         enable_autolog_hparams=flags["enable_autolog_hparams"],
+        barebones=flags["barebones"],
     )
+
+
+def changed_parts(parts: TrainerParts, name: str, value: Any) -> TrainerParts:
+    """Return the parts with one flag changed, if it is accepted.
+
+    Args:
+        parts: As they are.
+        name: The part's name.
+        value: What is assigned.
+
+    Raises:
+        MisconfigurationException: The flag does not accept the value.
+    """
+    flag = "gradient_clip_algorithm" if name == "clip_algorithm" else name
+    as_flags = {**vars(parts), "gradient_clip_algorithm": parts.clip_algorithm}
+    if value is None and name not in _MAY_BE_NONE:
+        raise MisconfigurationException(
+            f"`trainer.{flag} = None`: assign a value; None means the default in "
+            "`Trainer(...)` only"
+        )
+    neutral = {"accumulate_grad_batches": 1, "deterministic": None, "num_nodes": 1}
+    changed = {**neutral, **as_flags, flag: _whole_if_it_is(flag, value)}
+    _check_flags(changed)
+    if name == "val_check_interval":
+        changed[flag] = _interval(value)
+    return replace(parts, **{name: changed[flag]})
 
 
 def build_callbacks(flags: dict[str, Any], parts: TrainerParts) -> list[Callback]:
@@ -205,11 +243,7 @@ def _check_flags(flags: dict[str, Any]) -> None:
     for stage in ("train", "val", "test", "predict"):
         _check_share(f"limit_{stage}_batches", flags[f"limit_{stage}_batches"])
     _check_share("overfit_batches", flags["overfit_batches"])
-    _check_share("val_check_interval", flags["val_check_interval"])
-    if flags["val_check_interval"] == 0:
-        raise MisconfigurationException(
-            "`Trainer(val_check_interval=0)`: use limit_val_batches=0 for no validation"
-        )
+    _check_interval(flags["val_check_interval"], flags["check_val_every_n_epoch"])
     clip_val, algorithm = flags["gradient_clip_val"], flags["gradient_clip_algorithm"]
     if clip_val is not None and not (
         isinstance(clip_val, (int, float)) and clip_val >= 0
@@ -224,6 +258,40 @@ def _check_flags(flags: dict[str, Any]) -> None:
             f"`Trainer(gradient_clip_algorithm={algorithm!r})`: accepted are "
             f"{', '.join(map(repr, CLIP_ALGORITHMS))}.{hint}"
         )
+
+
+def _check_interval(interval: Any, every_n_epochs: int | None) -> None:
+    if isinstance(interval, (str, Mapping, timedelta)):
+        _interval(interval)
+        return
+    _check_share("val_check_interval", interval)
+    if interval == 0:
+        raise MisconfigurationException(
+            "`Trainer(val_check_interval=0)`: use limit_val_batches=0 for no validation"
+        )
+    if isinstance(interval, float) and interval < 1.0 and every_n_epochs is None:
+        raise MisconfigurationException(
+            f"`Trainer(val_check_interval={interval}, check_val_every_n_epoch=None)`: a "
+            "share of an epoch cannot be counted across epochs; use a number of batches or "
+            "a time"
+        )
+
+
+def _interval(value: Any) -> int | float | timedelta:
+    """Return the interval between validations, a time as a `timedelta`."""
+    if not isinstance(value, (str, Mapping, timedelta)):
+        interval: int | float = value
+        return interval
+    return duration_of(value, "Trainer(val_check_interval={!r})")
+
+
+def _whole_if_it_is(name: str, value: Any) -> Any:
+    """Return a number of batches such as 2.0 as the whole number that it is."""
+    if not name.startswith(("limit_", "overfit_", "val_check_")):
+        return value
+    if isinstance(value, float) and value > 1.0 and value.is_integer():
+        return int(value)
+    return value
 
 
 def _check_share(name: str, value: Any) -> None:

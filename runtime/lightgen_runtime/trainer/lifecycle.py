@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.callbacks.callback import Callback
+from lightgen_runtime.core.module import attach
 from lightgen_runtime.core.optim import OptimPlan
 from lightgen_runtime.profilers.base import PassThroughProfiler
 from lightgen_runtime.trainer.build import as_callbacks, ordered
 from lightgen_runtime.trainer.checkpoint import restore_model, restore_training
-from lightgen_runtime.utilities.exceptions import (
-    CheckpointNotFoundError,
-    MisconfigurationException,
-)
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
     from lightgen_runtime.loops.run import Run
-    from lightgen_runtime.trainer.trainer import Trainer
 
 _STEPS = {
     "fit": ("training_step", "configure_optimizers"),
@@ -58,6 +54,8 @@ def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
         module.configure_model()
     # Before weights are loaded: they are not to pass through another dtype.
     precision.convert_module(module)
+    # What `setup` and `configure_model` have just made takes part too.
+    attach(module, run.context, run)
     checkpoint = None
     if ckpt_path is not None:
         checkpoint = strategy.load_checkpoint(ckpt_path)
@@ -131,30 +129,6 @@ def attach_callbacks(run: Run, extra: Callback | Iterable[Callback] | None) -> N
     replaced = {type(callback) for callback in added}
     kept = [callback for callback in run.callbacks if type(callback) not in replaced]
     run.callbacks[:] = ordered([*kept, *added])
-
-
-def resolve_ckpt_path(
-    trainer: Trainer, ckpt_path: str | Path | None, model_given: bool, fn: str
-) -> str | None:
-    """Turn "best", "last", None or a path into a path or None.
-
-    Raises:
-        CheckpointNotFoundError: There is no such checkpoint.
-    """
-    callback: Any = trainer.checkpoint_callback
-    best = getattr(callback, "best_model_path", "") or ""
-    if ckpt_path is None:
-        return best if best and not model_given and fn != "fit" else None
-    if ckpt_path not in ("best", "last"):
-        return str(ckpt_path)
-    last = getattr(callback, "last_model_path", "") or best
-    found = best if ckpt_path == "best" else last
-    if not found:
-        raise CheckpointNotFoundError(
-            f"`trainer.{fn}(ckpt_path={ckpt_path!r})`: this trainer has saved no "
-            "checkpoint. Fit first with a `ModelCheckpoint`, or give a path."
-        )
-    return str(found)
 
 
 def _check_module(run: Run, fn: str) -> None:

@@ -15,11 +15,8 @@ from typing import Any
 import torch
 
 from lightgen_runtime.callbacks.callback import Callback
-from lightgen_runtime.callbacks.checkpoint import Checkpoint
-from lightgen_runtime.callbacks.early_stopping import EarlyStopping
-from lightgen_runtime.callbacks.progress import ProgressBar
 from lightgen_runtime.core.datamodule import LightningDataModule
-from lightgen_runtime.core.module import LightningModule
+from lightgen_runtime.core.module import LightningModule, attach
 from lightgen_runtime.loggers import Logger
 from lightgen_runtime.loops.evaluate import evaluate
 from lightgen_runtime.loops.fit import run_fit
@@ -36,15 +33,18 @@ from lightgen_runtime.trainer.build import (
     set_torch_flags,
 )
 from lightgen_runtime.trainer.checkpoint import dump_checkpoint
+from lightgen_runtime.trainer.ckpt_path import resolve_ckpt_path
+from lightgen_runtime.trainer.environment import with_defaults_from_environment
+from lightgen_runtime.trainer.init_module import tensors_made_for
 from lightgen_runtime.trainer.lifecycle import (
     conclude,
     prepare,
-    resolve_ckpt_path,
     teardown,
     tell_of_exception,
 )
 from lightgen_runtime.trainer.plugged import Plugin
 from lightgen_runtime.trainer.results import format_results
+from lightgen_runtime.trainer.signals import terminating_between_batches
 from lightgen_runtime.trainer.states import (
     RunningStage,
     TrainerFn,
@@ -55,7 +55,7 @@ from lightgen_runtime.trainer.trial import Trial, trial
 from lightgen_runtime.trainer.view import TrainerView
 from lightgen_runtime.utilities.exceptions import MisconfigurationException, TunerExit
 from lightgen_runtime.utilities.other_package import import_hint
-from lightgen_runtime.utilities.rank_zero import rank_zero_warn
+from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 
 class Trainer(TrainerView):
@@ -81,8 +81,9 @@ class Trainer(TrainerView):
         limit_predict_batches: The same for predicting.
         overfit_batches: Train and validate on this many batches (int) or share (float),
             unshuffled.
-        val_check_interval: Validate after this share of an epoch (float) or so many
-            batches (int).
+        val_check_interval: Validate after this share of an epoch (float), so many batches
+            (int), or such a time: "DD:HH:MM:SS", a `timedelta` or its arguments in a
+            dictionary.
         check_val_every_n_epoch: Validate in every n-th epoch; None counts the batches of
             `val_check_interval` across epochs.
         num_sanity_val_steps: Validation batches to try before training; -1 for all.
@@ -109,6 +110,11 @@ class Trainer(TrainerView):
         plugins: A `Precision`, a `CheckpointIO`, or a list of both, in place of what the
             other flags come to.
         default_root_dir: Where files go that nothing else places; the current folder.
+        model_registry: Accepted for compatibility; nothing is up- or downloaded.
+
+    An argument that is not passed is taken from the environment variable
+    `PL_TRAINER_<NAME>`, if that is set. Most can be changed later by assigning to the
+    attribute of the same name.
 
     Raises:
         MisconfigurationException: An argument is not accepted, or two contradict.
@@ -122,6 +128,7 @@ class Trainer(TrainerView):
         1
     """
 
+    @with_defaults_from_environment
     def __init__(
         self,
         *,
@@ -142,7 +149,9 @@ class Trainer(TrainerView):
         limit_test_batches: int | float | None = None,
         limit_predict_batches: int | float | None = None,
         overfit_batches: int | float = 0.0,
-        val_check_interval: int | float | None = None,
+        val_check_interval: (
+            int | float | str | timedelta | dict[str, int] | None
+        ) = None,
         check_val_every_n_epoch: int | None = 1,
         num_sanity_val_steps: int | None = None,
         log_every_n_steps: int | None = None,
@@ -165,6 +174,7 @@ class Trainer(TrainerView):
         use_distributed_sampler: bool = True,
         plugins: Plugin | list[Plugin] | None = None,
         default_root_dir: str | os.PathLike[str] | None = None,
+        model_registry: str | None = None,
     ) -> None:
         flags = {name: value for name, value in locals().items() if name != "self"}
         self._parts = build_parts(flags)
@@ -173,12 +183,19 @@ class Trainer(TrainerView):
         self.accumulate_grad_batches = accumulate_grad_batches
         self.state = TrainerState()
         self.progress = Progress()
-        self.ckpt_path: str | None = None
+        self._ckpt_path: str | None = None
+        self._assigned_ckpt_path: str | Path | None = None
         self._deterministic = deterministic
         self._benchmark = benchmark
         self._detect_anomaly = detect_anomaly
         self._unlimited = max_epochs is None and self.max_steps == -1
+        if self.fast_dev_run:
+            rank_zero_info(
+                f"`Trainer(fast_dev_run={fast_dev_run})`: {int(fast_dev_run)} batch(es) of "
+                "everything, for trial; no logs, no checkpoints"
+            )
         self._should_stop = False
+        self._received_sigterm = False
         self._run: Run | None = None
 
     # ---- entry points ----
@@ -190,6 +207,7 @@ class Trainer(TrainerView):
         val_dataloaders: Any = None,
         datamodule: LightningDataModule | None = None,
         ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
     ) -> None:
         """Train `model`, validating on the way.
 
@@ -198,7 +216,11 @@ class Trainer(TrainerView):
             train_dataloaders: Iterable of training batches, or a datamodule.
             val_dataloaders: Iterable of validation batches, or a list of several.
             datamodule: Data, if not given as loaders.
-            ckpt_path: Checkpoint to go on from: a path, "best" or "last".
+            ckpt_path: Checkpoint to go on from: a path; "best", this trainer's best;
+                "last", the newest that a checkpoint callback keeps under that name, from
+                this or an earlier run (a fit without one begins anew); or "hpc", the one
+                that the end of a cluster's job left.
+            weights_only: Accepted for compatibility; loading never runs code.
 
         Raises:
             MisconfigurationException: Something needed is missing or contradictory.
@@ -207,8 +229,8 @@ class Trainer(TrainerView):
             CheckpointMismatchError: The checkpoint does not fit the model or optimizer.
         """
         given = {"train": train_dataloaders, "validate": val_dataloaders}
-        self._should_stop = False
-        if self._unlimited:
+        self._should_stop = self._received_sigterm = False
+        if self._unlimited and self.max_epochs == DEFAULT_MAX_EPOCHS:
             rank_zero_warn(
                 "`Trainer` got neither max_epochs nor max_steps: training stops after "
                 f"{DEFAULT_MAX_EPOCHS} epochs. Set max_epochs=-1 for no limit."
@@ -222,6 +244,7 @@ class Trainer(TrainerView):
         ckpt_path: str | Path | None = None,
         verbose: bool = True,
         datamodule: LightningDataModule | None = None,
+        weights_only: bool | None = None,
     ) -> list[dict[str, float]]:
         """Evaluate on the validation data.
 
@@ -229,9 +252,10 @@ class Trainer(TrainerView):
             model: What to evaluate; by default the model of the last run, with its best
                 checkpoint if there is one.
             dataloaders: Iterable of batches, or a list of several.
-            ckpt_path: Checkpoint to load first: a path, "best" or "last".
+            ckpt_path: Checkpoint to load first: a path, "best", "last" or "hpc".
             verbose: Print the results.
             datamodule: Data, if not given as loaders.
+            weights_only: Accepted for compatibility; loading never runs code.
 
         Returns:
             For each loader, the metrics logged over its epoch.
@@ -247,6 +271,7 @@ class Trainer(TrainerView):
         ckpt_path: str | Path | None = None,
         verbose: bool = True,
         datamodule: LightningDataModule | None = None,
+        weights_only: bool | None = None,
     ) -> list[dict[str, float]]:
         """Evaluate on the test data; arguments and result as in `validate`."""
         return self._evaluate(
@@ -260,6 +285,7 @@ class Trainer(TrainerView):
         datamodule: LightningDataModule | None = None,
         return_predictions: bool | None = None,
         ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
     ) -> list[Any] | None:
         """Predict every batch.
 
@@ -268,7 +294,8 @@ class Trainer(TrainerView):
             dataloaders: Iterable of batches, or a list of several.
             datamodule: Data, if not given as loaders.
             return_predictions: Whether to keep the predictions; None means yes.
-            ckpt_path: Checkpoint to load first: a path, "best" or "last".
+            ckpt_path: Checkpoint to load first: a path, "best", "last" or "hpc".
+            weights_only: Accepted for compatibility; loading never runs code.
 
         Returns:
             What `predict_step` returned for each batch; with several loaders a list of
@@ -307,7 +334,7 @@ class Trainer(TrainerView):
     def save_checkpoint(
         self,
         filepath: str | Path,
-        weights_only: bool = False,
+        weights_only: bool | None = None,
         storage_options: Any = None,
     ) -> None:
         """Write the state of the run to a file, atomically.
@@ -325,7 +352,7 @@ class Trainer(TrainerView):
                 "`trainer.save_checkpoint` before any run: there is no model to save"
             )
         with self.profiler.profile("save_checkpoint"):
-            checkpoint = dump_checkpoint(self._run, weights_only)
+            checkpoint = dump_checkpoint(self._run, bool(weights_only))
             self.strategy.save_checkpoint(checkpoint, filepath, storage_options)
         if self.state.status != "running":
             self.strategy.checkpoint_io.teardown()  # no end of a run waits for it
@@ -352,16 +379,19 @@ class Trainer(TrainerView):
         ckpt_path: str | Path | None,
     ) -> Any:
         """Run one stage between `prepare` and `teardown`, whatever happens in it."""
-        path = resolve_ckpt_path(self, ckpt_path, model is not None, fn)
+        path = resolve_ckpt_path(
+            self, self._given_or_assigned(ckpt_path, fn), model is not None, fn
+        )
         run = self._new_run(fn, model, given, datamodule)
         self.state = TrainerState(TrainerStatus.RUNNING, TrainerFn(fn))
-        self.ckpt_path = path
+        self._ckpt_path = path
         error: BaseException | None = None
         try:
             set_torch_flags(self._deterministic, self._benchmark)
             with torch.autograd.set_detect_anomaly(self._detect_anomaly):
                 prepare(run, fn, path)
-                result = story(run)
+                with terminating_between_batches(self):
+                    result = story(run)
             conclude(run, fn)
             self.state.status = TrainerStatus.FINISHED
             return result
@@ -377,7 +407,7 @@ class Trainer(TrainerView):
             raise
         finally:
             self.state.stage = None
-            run.module.__dict__["_log_context"] = None
+            attach(run.module, None, run)
             teardown(run, fn, error)
 
     def _new_run(
@@ -409,13 +439,25 @@ class Trainer(TrainerView):
             self, self._parts, model, datamodule, self.callbacks, source, self.progress
         )
         model.trainer = self
-        model.__dict__.update(_log_context=run.context, _run=run)
+        self.strategy.lightning_module = model
+        attach(model, run.context, run)
         if datamodule is not None:
             datamodule.trainer = self
         if self._run is not None and self._run.module is model and fn != "fit":
             run.go_on_from(self._run)
         self._run = run
         return run
+
+    def init_module(
+        self, empty_init: bool | None = None
+    ) -> AbstractContextManager[None]:
+        """Make modules on the run's device and in its precision's type, in a `with` block.
+
+        Args:
+            empty_init: Leave parameters uninitialized, because a checkpoint fills them.
+        """
+        device = self.strategy.root_device
+        return tensors_made_for(device, self.precision_plugin, bool(empty_init))
 
     def trial(self) -> AbstractContextManager[Trial]:
         """Try the running stage and be as before afterwards; for tuning callbacks.
@@ -430,24 +472,31 @@ class Trainer(TrainerView):
     @contextmanager
     def standing_in(self, run: Run) -> Iterator[None]:
         """Have `run` in place of the current one inside; for trials, not for users."""
-        names = ("_run", "_parts", "callbacks", "progress", "ckpt_path", "_should_stop")
+        names = (
+            "_run",
+            "_parts",
+            "callbacks",
+            "progress",
+            "_ckpt_path",
+            "_should_stop",
+        )
         former = {name: getattr(self, name) for name in names}
         stage, module = self.state.stage, run.module
-        links = {name: vars(module)[name] for name in ("_log_context", "_run")}
+        outer = self._run
         vars(self).update(
             _run=run,
             _parts=run.parts,
             callbacks=run.callbacks,
             progress=run.progress,
-            ckpt_path=None,
+            _ckpt_path=None,
             _should_stop=False,
         )
-        vars(module).update(_log_context=run.context, _run=run)
+        attach(module, run.context, run)
         try:
             yield
         finally:
             vars(self).update(former)
-            vars(module).update(links)
+            attach(module, outer.context if outer else None, outer)
             self.state.stage = stage
 
     def enter_stage(self, stage: str) -> None:
@@ -466,27 +515,38 @@ class Trainer(TrainerView):
             self._run.horizon = 0  # so that the running batch is followed by a look
 
     @property
-    def checkpoint_callbacks(self) -> list[Checkpoint]:
-        """Callbacks that write checkpoints."""
-        return [c for c in self.callbacks if isinstance(c, Checkpoint)]
+    def received_sigterm(self) -> bool:
+        """Whether the process was asked to terminate while the last fit ran."""
+        return self._received_sigterm
+
+    @received_sigterm.setter
+    def received_sigterm(self, received: bool) -> None:
+        self._received_sigterm = received
+        if self._run is not None:
+            self._run.horizon = 0  # so that the running batch is followed by a look
 
     @property
-    def checkpoint_callback(self) -> Checkpoint | None:
-        """The first of `checkpoint_callbacks`."""
-        return next(iter(self.checkpoint_callbacks), None)
+    def ckpt_path(self) -> str | None:
+        """The checkpoint that the current or last run loaded.
 
-    @property
-    def early_stopping_callbacks(self) -> list[EarlyStopping]:
-        """Callbacks that stop a fit which no longer improves."""
-        return [c for c in self.callbacks if isinstance(c, EarlyStopping)]
+        One that is assigned is loaded by every following run that is not given another,
+        until None is assigned.
+        """
+        return self._ckpt_path
 
-    @property
-    def early_stopping_callback(self) -> EarlyStopping | None:
-        """The first of `early_stopping_callbacks`."""
-        return next(iter(self.early_stopping_callbacks), None)
+    @ckpt_path.setter
+    def ckpt_path(self, path: str | Path | None) -> None:
+        self._ckpt_path = None if path is None else str(path)
+        self._assigned_ckpt_path = path or None
 
-    @property
-    def progress_bar_callback(self) -> ProgressBar | None:
-        """The progress bar."""
-        bars = (c for c in self.callbacks if isinstance(c, ProgressBar))
-        return next(bars, None)
+    def _given_or_assigned(
+        self, given: str | Path | None, fn: str
+    ) -> str | Path | None:
+        assigned = self._assigned_ckpt_path
+        if given and assigned:
+            rank_zero_warn(
+                f"`trainer.{fn}(ckpt_path={str(given)!r})` takes the place of "
+                f"{str(assigned)!r}, which was assigned to `trainer.ckpt_path`"
+            )
+            self._assigned_ckpt_path = None
+        return given or assigned

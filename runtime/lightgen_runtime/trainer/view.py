@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lightgen_runtime.accelerators.accelerator import accelerator_of
+from lightgen_runtime.callbacks.checkpoint import Checkpoint
+from lightgen_runtime.callbacks.early_stopping import EarlyStopping
 from lightgen_runtime.callbacks.gradient_accumulation_scheduler import (
     GradientAccumulationScheduler,
 )
+from lightgen_runtime.callbacks.progress import ProgressBar
+from lightgen_runtime.trainer.flags import TrainerFlags
+from lightgen_runtime.trainer.loop_views import FitLoopView
 
 if TYPE_CHECKING:
     from torch.amp import GradScaler
@@ -20,114 +25,20 @@ if TYPE_CHECKING:
     from lightgen_runtime.core.datamodule import LightningDataModule
     from lightgen_runtime.core.module import LightningModule
     from lightgen_runtime.core.optim import SchedulerConfig
-    from lightgen_runtime.loggers import Logger
     from lightgen_runtime.loops.predicted import Predicted
     from lightgen_runtime.loops.progress import Progress
-    from lightgen_runtime.loops.run import Run
-    from lightgen_runtime.precision import Precision
-    from lightgen_runtime.profilers.profiler import Profiler
+    from lightgen_runtime.precision.base import Precision
     from lightgen_runtime.strategies import Strategy
-    from lightgen_runtime.trainer.build import TrainerParts
     from lightgen_runtime.trainer.states import TrainerState
 
 
-class TrainerView:
+class TrainerView(TrainerFlags):
     """Read-only state of a trainer; `Trainer` adds what acts."""
 
-    _parts: TrainerParts
-    _run: Run | None
     callbacks: list[Callback]
     state: TrainerState
     progress: Progress
     default_root_dir: str
-    accumulate_grad_batches: int
-
-    # ---- flags ----
-
-    @property
-    def max_epochs(self) -> int:
-        """Epochs to train; -1 for no limit."""
-        return self._parts.max_epochs
-
-    @property
-    def min_epochs(self) -> int | None:
-        """Epochs before a request to stop counts."""
-        return self._parts.min_epochs
-
-    @property
-    def max_steps(self) -> int:
-        """Optimizer steps to train; -1 for no limit."""
-        return self._parts.max_steps
-
-    @property
-    def min_steps(self) -> int | None:
-        """Optimizer steps before a request to stop counts."""
-        return self._parts.min_steps
-
-    @property
-    def fast_dev_run(self) -> int:
-        """Batches of a trial run; 0 if this is none."""
-        return self._parts.fast_dev_run
-
-    @property
-    def log_every_n_steps(self) -> int:
-        """Optimizer steps between two reports to the loggers."""
-        return self._parts.log_every_n_steps
-
-    @property
-    def val_check_interval(self) -> int | float | None:
-        """Batches, or share of an epoch, between validations."""
-        return self._parts.val_check_interval
-
-    @property
-    def check_val_every_n_epoch(self) -> int | None:
-        """Epochs between validations."""
-        return self._parts.check_val_every_n_epoch
-
-    @property
-    def gradient_clip_val(self) -> float | None:
-        """Largest norm, or absolute value, of gradients."""
-        return self._parts.gradient_clip_val
-
-    @property
-    def gradient_clip_algorithm(self) -> str | None:
-        """How gradients are clipped: by "norm" or by "value"."""
-        return self._parts.clip_algorithm
-
-    @property
-    def limit_train_batches(self) -> int | float:
-        """Batches or share of each training epoch."""
-        return self._parts.limit_train_batches
-
-    @property
-    def limit_val_batches(self) -> int | float:
-        """Batches or share of each validation."""
-        return self._parts.limit_val_batches
-
-    @property
-    def limit_test_batches(self) -> int | float:
-        """Batches or share of each test."""
-        return self._parts.limit_test_batches
-
-    @property
-    def limit_predict_batches(self) -> int | float:
-        """Batches or share of each prediction."""
-        return self._parts.limit_predict_batches
-
-    @property
-    def num_sanity_val_steps(self) -> int:
-        """Validation batches tried before training."""
-        return self._parts.num_sanity_val_steps
-
-    @property
-    def profiler(self) -> Profiler:
-        """What measures the run; without the flag, one that does nothing."""
-        return self._parts.profiler
-
-    @property
-    def precision(self) -> str:
-        """The run's number formats, e.g. "32-true"."""
-        return self._parts.precision.precision
 
     @property
     def precision_plugin(self) -> Precision:
@@ -176,14 +87,35 @@ class TrainerView:
         """Number of processes."""
         return self.strategy.world_size
 
+    @property
+    def num_nodes(self) -> int:
+        """Number of machines."""
+        return int(getattr(self.strategy, "num_nodes", 1))
+
+    @property
+    def device_ids(self) -> list[int]:
+        """Indices of the devices used on each node."""
+        root = self.strategy.root_device
+        devices = getattr(self.strategy, "parallel_devices", None) or [root]
+        return [
+            number if device.index is None else device.index
+            for number, device in enumerate(devices)
+        ]
+
+    @property
+    def num_devices(self) -> int:
+        """Number of devices used on each node."""
+        return len(self.device_ids)
+
     # ---- model, data, loggers ----
 
     @property
     def lightning_module(self) -> LightningModule:
-        """The module of the current or last run."""
-        if self._run is None:
-            raise RuntimeError("this trainer has not run a module yet")
-        return self._run.module
+        """The module of the current or last run; None before the first.
+
+        Its type leaves None out, as most code reads it inside of a run.
+        """
+        return None if self._run is None else self._run.module  # type: ignore[return-value]
 
     @property
     def model(self) -> LightningModule | None:
@@ -206,16 +138,6 @@ class TrainerView:
         return [] if self._run is None else list(self._run.plan.schedulers)
 
     @property
-    def loggers(self) -> list[Logger]:
-        """All loggers."""
-        return self._parts.loggers
-
-    @property
-    def logger(self) -> Logger | None:
-        """The first logger."""
-        return next(iter(self.loggers), None)
-
-    @property
     def log_dir(self) -> str | None:
         """Folder of this run's files: the first logger's, else `default_root_dir`."""
         logger = self.logger
@@ -223,29 +145,59 @@ class TrainerView:
 
     @property
     def train_dataloader(self) -> Any:
-        """The training loader of the current or last fit."""
+        """The training loader, or the collection of several, of the current or last fit.
+
+        It is made on first use.
+        """
         return self._loaders("train")
 
     @property
     def val_dataloaders(self) -> Any:
-        """The validation loader, or the list of several."""
+        """The validation loader, or the collection of several as it was given."""
         return self._loaders("validate")
 
     @property
     def test_dataloaders(self) -> Any:
-        """The test loader, or the list of several."""
+        """The test loader, or the collection of several as it was given."""
         return self._loaders("test")
 
     @property
     def predict_dataloaders(self) -> Any:
-        """The loader to predict, or the list of several."""
+        """The loader to predict, or the collection of several as it was given."""
         return self._loaders("predict")
 
     def _loaders(self, stage: str) -> Any:
         if self._run is None or not self._run.source.has(stage):
             return None
-        loaders = [feed.loader for feed in self._run.source.feeds(stage)]
-        return loaders[0] if len(loaders) == 1 else loaders
+        return self._run.source.loaders(stage)
+
+    # ---- callbacks ----
+
+    @property
+    def checkpoint_callbacks(self) -> list[Checkpoint]:
+        """Callbacks that write checkpoints."""
+        return [c for c in self.callbacks if isinstance(c, Checkpoint)]
+
+    @property
+    def checkpoint_callback(self) -> Checkpoint | None:
+        """The first of `checkpoint_callbacks`."""
+        return next(iter(self.checkpoint_callbacks), None)
+
+    @property
+    def early_stopping_callbacks(self) -> list[EarlyStopping]:
+        """Callbacks that stop a fit which no longer improves."""
+        return [c for c in self.callbacks if isinstance(c, EarlyStopping)]
+
+    @property
+    def early_stopping_callback(self) -> EarlyStopping | None:
+        """The first of `early_stopping_callbacks`."""
+        return next(iter(self.early_stopping_callbacks), None)
+
+    @property
+    def progress_bar_callback(self) -> ProgressBar | None:
+        """The progress bar."""
+        bars = (c for c in self.callbacks if isinstance(c, ProgressBar))
+        return next(bars, None)
 
     # ---- how far ----
 
@@ -280,8 +232,7 @@ class TrainerView:
     def num_sanity_val_batches(self) -> list[int | float]:
         """Validation batches tried before training, by loader."""
         steps = self.num_sanity_val_steps
-        limit = float("inf") if steps == -1 else steps
-        return [min(batches, limit) for batches in self.num_val_batches]
+        return [min(batches, steps) for batches in self.num_val_batches]
 
     @property
     def num_test_batches(self) -> list[int | float]:
@@ -300,6 +251,11 @@ class TrainerView:
             raise RuntimeError("this trainer has not predicted yet")
         return self._run.predicted
 
+    @property
+    def fit_loop(self) -> FitLoopView:
+        """Limits and counters of fitting under the names that Lightning's loop has."""
+        return FitLoopView(self)
+
     def _batches(self, stage: str) -> list[int | float]:
         if self._run is None or not self._run.source.has(stage):
             return []
@@ -312,8 +268,10 @@ class TrainerView:
 
     @property
     def val_check_batch(self) -> int | float | None:
-        """Batches between validations; infinity means at epoch ends only."""
-        return None if self._run is None else self._run.val_interval
+        """Batches between validations; infinity at epoch ends only, None by the clock."""
+        if self._run is None or self._run.val_clock is not None:
+            return None
+        return self._run.val_interval
 
     @property
     def estimated_stepping_batches(self) -> int | float:

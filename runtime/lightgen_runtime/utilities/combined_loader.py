@@ -49,6 +49,10 @@ class CombinedLoader:
         """The collection of loaders, as it was given."""
         return self._iterables
 
+    def rebuilt(self, loaders: list[Any]) -> Any:
+        """Return other loaders in the place of these, in the same collection."""
+        return tree_unflatten(loaders, self._spec)
+
     def __iter__(self) -> Iterator[tuple[Any, int, int]]:
         """Yield (batch, batch_idx, dataloader_idx); the latter is 0 unless sequential."""
         if self.mode == "sequential":

@@ -42,3 +42,14 @@ class NonFiniteLossError(LightgenRuntimeError):
 
 class TunerExit(Exception):
     """Ends a run that was there for tuning only. Not an error: the trainer takes it."""
+
+
+class SIGTERMException(SystemExit):
+    """The process was asked to terminate; ends a fit behind the running batch.
+
+    The exit code is the one by which shells and schedulers know that signal.
+    Compat: Lightning's exits with 0.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(128 + 15)

@@ -1,0 +1,142 @@
+"""A fit whose process is asked to terminate: when it ends, what is saved, what comes next."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import Small, loader, quiet, variant
+
+from lightgen_runtime.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightgen_runtime.utilities.exceptions import SIGTERMException
+
+
+@pytest.fixture(autouse=True)
+def handler_as_before() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def terminated_at(batch: int, hook: str = "training_step") -> Small:
+    """Return a module that sends the signal to its own process."""
+    original = getattr(Small, hook)
+
+    def send(self: Any, *args: Any) -> Any:
+        if self.trainer.fit_loop.total_batch_idx == batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.__dict__["steps"] = self.__dict__.get("steps", 0) + 1
+        return original(self, *args)
+
+    return variant(**{hook: send})
+
+
+def fit(module: Any, **flags: Any) -> Any:
+    trainer = quiet(**{"max_epochs": 2, **flags})
+    with pytest.raises(SIGTERMException) as caught:
+        trainer.fit(module, loader(), loader(4))
+    assert caught.value.code == 143
+    assert trainer.received_sigterm
+    assert trainer.interrupted
+    return trainer
+
+
+def test_running_batch_is_finished_and_no_other_begun() -> None:
+    module = terminated_at(2)
+    assert fit(module).global_step == 3
+    assert module.steps == 3
+
+
+def test_signal_behind_the_last_batch_ends_the_program_all_the_same() -> None:
+    module = terminated_at(4, "on_train_end")
+    assert fit(module, max_epochs=1).global_step == 4
+
+
+def test_state_is_saved_and_gone_on_from(tmp_path: Path) -> None:
+    whole = Small()
+    trainer = quiet(max_epochs=2)
+    trainer.fit(whole, loader(), loader(4))
+    kept: dict[str, Any] = {
+        "callbacks": [OnExceptionCheckpoint(tmp_path)],
+        "enable_checkpointing": None,
+    }
+    fit(terminated_at(5), **kept)
+    resumed = Small()
+    again = quiet(max_epochs=2, **kept)
+    with pytest.warns(UserWarning, match=r"on_exception\.ckpt"):
+        again.fit(resumed, loader(), loader(4))
+    assert again.global_step == trainer.global_step == 8
+    assert torch.equal(resumed.layer.weight, whole.layer.weight)
+
+
+def test_validation_of_the_batch_is_still_done(tmp_path: Path) -> None:
+    checkpoint = ModelCheckpoint(tmp_path, monitor="val_loss", save_on_exception=True)
+    trainer = fit(terminated_at(3), callbacks=checkpoint, enable_checkpointing=None)
+    assert "val_loss" in trainer.callback_metrics
+    assert list(tmp_path.iterdir())
+
+
+def test_next_fit_begins_without_the_signal() -> None:
+    module = terminated_at(0)
+    trainer = fit(module)
+    trainer.fit(Small(), loader(), loader(4))
+    assert (trainer.received_sigterm, trainer.global_step) == (False, 9)
+
+
+def test_handler_of_the_program_is_called_too() -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        fit(terminated_at(1))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM]
+
+
+def test_program_that_ignores_the_signal_trains_on() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        trainer = quiet()
+        trainer.fit(terminated_at(1), loader())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert trainer.global_step == 4
+
+
+def test_fit_outside_of_the_main_thread_installs_nothing() -> None:
+    trainer = quiet()
+    thread = threading.Thread(target=lambda: trainer.fit(Small(), loader()))
+    thread.start()
+    thread.join()
+    assert trainer.global_step == 4
+
+
+PROGRAM = """
+import os, signal, torch
+from lightgen_runtime import Trainer
+from lightgen_runtime.demos.boring_classes import BoringModel
+
+class Model(BoringModel):
+    def training_step(self, batch, batch_idx):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().training_step(batch, batch_idx)
+
+Trainer(max_epochs=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False).fit(Model())
+print("never")
+"""
+
+
+def test_program_ends_with_the_exit_code_of_the_signal() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (143, "")
