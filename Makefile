@@ -53,14 +53,15 @@ golden: .venv/.installed ## write golden files and docs/compat again and show wh
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/contract/test_public_names.py
 	git --no-pager diff --stat --patch -- tests/golden docs/compat.md docs/compat
 
-bench: .venv/.installed ## start-up and step times, beside bare typer, torch and the peers installed
+bench: .venv/.installed ## start-up, step times beside the peers, memory: writes docs/benchmarks.md
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/step_overhead.py
+	$(BIN)/python benchmarks/page.py
 
 constraints: .venv/.installed ## pin again, to the newest versions that pyproject.toml admits
 	$(BIN)/python -m pip install uv
 	sed -n '/^#/p' constraints.txt > constraints.new
-	echo 'torch==2.13.0' | $(BIN)/uv pip compile pyproject.toml --extra dev \
+	echo 'torch==2.13.0' | $(BIN)/uv pip compile pyproject.toml --extra dev --extra bench \
 	    --constraint - --universal --python-version 3.10 --upgrade \
 	    --no-annotate --no-header --quiet \
 	    | grep -vE '^(cuda|nvidia|triton)' >> constraints.new

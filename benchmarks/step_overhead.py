@@ -1,220 +1,157 @@
 """What a training step costs beside a hand-written loop, side by side in one run.
 
-    python benchmarks/step_overhead.py [--rounds 7] [--steps 1000]
+    python benchmarks/step_overhead.py [--quick] [--only "tiny MLP"]
 
-Every contender trains the same model on the same batches, which lie ready in memory, so that
-only the loop differs. In each round all of them run one after the other, and each time is
-divided by the hand-written loop's of the same round; the table shows the median of those ratios.
-Calls are Python calls a step more than the hand-written loop's, counted apart.
+Every contender trains the same net on the same batches, which lie ready in memory, so that
+only the loop differs; that all end with the same weights is checked. In each round they run
+one after the other, and each time is divided by the hand-written loop's of the same round.
+Calls are Python calls a step more than the hand-written loop's, counted apart. Lightning,
+Accelerate and Ignite take part if they are installed.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
-import statistics
 import sys
-import tempfile
-import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 import lightgen_runtime
+from contenders import by_hand, trainers
+from contenders.workloads import (
+    ROWS,
+    TINY,
+    Batches,
+    Contender,
+    Ran,
+    Variant,
+    Workload,
+)
+from paired import Spread, one_thread, paired
 
-Batch = tuple[Tensor, Tensor]
-
-
-class Batches:
-    """A sized iterable of batches that lie ready."""
-
-    def __init__(self, make: Callable[[], Batch], number: int) -> None:
-        self.batches = [make() for _ in range(number)]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Any:
-        return iter(self.batches)
-
-
-def tiny() -> tuple[nn.Module, Callable[[], Batch]]:
-    """A net of 20 thousand operations: nothing but overhead."""
-    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
-    return net, lambda: (torch.randn(32, 16), torch.randint(0, 4, (32,)))
+OURS = "lightgen_runtime"
+ROUNDS, ROUNDS_IF_QUICK = 20, 2
+# Ratios asked for; None where none is.
+LOGGED_BOUND = {"10 metrics": 1.12, "10 epoch means": 1.12}
 
 
-def medium() -> tuple[nn.Module, Callable[[], Batch]]:
-    """A small convolutional net, some milliseconds a step."""
-    net = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1, stride=2),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(32 * 8 * 8, 10),
-    )
-    return net, lambda: (torch.randn(32, 1, 16, 16), torch.randint(0, 10, (32,)))
+class Cell(NamedTuple):
+    """One contender in one row.
+
+    Attributes:
+        microseconds: A step's.
+        ratio: To the hand-written loop.
+        calls: Python calls a step more than the hand-written loop's.
+    """
+
+    microseconds: Spread
+    ratio: Spread
+    calls: float
 
 
-def transformer() -> tuple[nn.Module, Callable[[], Batch]]:
-    """One encoder layer and a head."""
+class Row(NamedTuple):
+    """All contenders at one piece of work."""
 
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embed = nn.Embedding(64, 64)
-            self.layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
-            self.head = nn.Linear(64, 10)
-
-        def forward(self, tokens: Tensor) -> Tensor:
-            logits: Tensor = self.head(self.layer(self.embed(tokens)).mean(1))
-            return logits
-
-    return Net(), lambda: (torch.randint(0, 64, (8, 32)), torch.randint(0, 10, (8,)))
+    workload: str
+    variant: str
+    bound: float | None
+    cells: dict[str, Cell]
 
 
-WORKLOADS = {"tiny MLP": tiny, "medium net": medium, "tiny transformer": transformer}
-LOGGED = {"bare": 0, "1 metric": 1, "10 metrics": 10}
-
-
-def by_hand(make: Any, batches: Batches, logged: int) -> float:
-    """Time the loop that a person writes; losses are kept, as a person would."""
-    torch.manual_seed(0)
-    net, _ = make()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
-    kept: list[Tensor] = []
-    started = time.perf_counter()
-    for x, y in batches:
-        loss = F.cross_entropy(net(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if logged:
-            kept.append(loss.detach())
-    return time.perf_counter() - started
-
-
-def with_trainer(namespace: Any, **flags: Any) -> Callable[[Any, Batches, int], float]:
-    """Return what times a package of Lightning's programming model."""
-
-    def run(make: Any, batches: Batches, logged: int) -> float:
-        names = [f"metric_{number}" for number in range(logged)]
-
-        class Module(namespace.LightningModule):  # type: ignore[name-defined,misc]
-            def __init__(self) -> None:
-                super().__init__()
-                torch.manual_seed(0)
-                self.net, _ = make()
-
-            def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-                x, y = batch
-                loss = F.cross_entropy(self.net(x), y)
-                for name in names:
-                    self.log(name, loss)
-                return loss
-
-            def configure_optimizers(self) -> Any:
-                return torch.optim.SGD(self.parameters(), lr=0.01)
-
-        clock: list[float] = []
-
-        class Clock(namespace.Callback):  # type: ignore[name-defined,misc]
-            def on_train_start(self, *_: Any) -> None:
-                clock.append(time.perf_counter())
-
-            def on_train_end(self, *_: Any) -> None:
-                clock.append(time.perf_counter())
-
-        defaults: dict[str, Any] = {
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-        }
-        trainer = namespace.Trainer(
-            accelerator="cpu",
-            max_epochs=1,
-            enable_model_summary=False,
-            default_root_dir=tempfile.gettempdir(),
-            callbacks=[Clock()],
-            **{**defaults, **flags},
-        )
-        trainer.fit(Module(), batches)
-        return clock[1] - clock[0]
-
-    return run
-
-
-def with_accelerate(make: Any, batches: Batches, logged: int) -> float:
-    """Time a loop by Accelerate's own tutorial."""
-    from accelerate import Accelerator
-
-    torch.manual_seed(0)
-    net, _ = make()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
-    accelerator = Accelerator(cpu=True)
-    net, optimizer = accelerator.prepare(net, optimizer)
-    started = time.perf_counter()
-    for x, y in batches:
-        loss = F.cross_entropy(net(x), y)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        optimizer.step()
-    return time.perf_counter() - started
-
-
-def with_ignite(make: Any, batches: Batches, logged: int) -> float:
-    """Time an engine of Ignite's with the same update."""
-    from ignite.engine import Engine
-
-    torch.manual_seed(0)
-    net, _ = make()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
-
-    def update(engine: Any, batch: Batch) -> Tensor:
-        x, y = batch
-        loss = F.cross_entropy(net(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    engine = Engine(update)
-    started = time.perf_counter()
-    engine.run(batches, max_epochs=1)
-    return time.perf_counter() - started
-
-
-def contenders() -> dict[str, Callable[[Any, Batches, int], float]]:
-    """Return what is installed, the hand-written loop first."""
-    found: dict[str, Any] = {
-        "by hand": by_hand,
-        "lightgen_runtime": with_trainer(lightgen_runtime),
-        "lightgen_runtime, defaults": with_trainer(
-            lightgen_runtime,
-            logger=True,
-            enable_checkpointing=True,
-            enable_progress_bar=True,
-        ),
+def contenders() -> dict[str, Contender]:
+    """Return what is installed, the hand-written loop first, then ours."""
+    found: dict[str, Contender] = {
+        "by hand": by_hand.run,
+        OURS: partial(trainers.run, lightgen_runtime),
     }
-    if importlib.util.find_spec("lightning"):
-        import lightning
-
-        found["lightning"] = with_trainer(lightning)
-    if importlib.util.find_spec("accelerate"):
-        found["accelerate"] = with_accelerate
-    if importlib.util.find_spec("ignite"):
-        found["ignite"] = with_ignite
+    if find_spec("lightning"):
+        found["Lightning"] = partial(trainers.run, import_module("lightning"))
+    if find_spec("accelerate"):
+        found["Accelerate"] = import_module("contenders.with_accelerate").run
+    if find_spec("ignite"):
+        found["Ignite"] = import_module("contenders.with_ignite").run
     return found
 
 
-def calls_a_step(run: Any, make: Any, batch: Any, logged: int) -> float:
-    """Count Python calls a step, as the difference of a longer and a shorter run."""
+def bound(workload: Workload, variant: Variant) -> float | None:
+    """Return the ratio that ours must keep, None where none is set."""
+    if variant.callbacks or variant.name.startswith("two"):
+        return None
+    if workload is not TINY:
+        return 1.02
+    return 1.06 if variant.logged < 2 else LOGGED_BOUND[variant.name]
+
+
+def row(
+    workload: Workload,
+    variant: Variant,
+    runs: dict[str, Contender],
+    rounds: int,
+) -> Row:
+    """Measure all contenders at one piece of work."""
+    # Long enough that files opened and closed once do not count as a step's cost.
+    steps = workload.steps * (5 if variant.callbacks else 1)
+    batches = Batches(workload.batch, steps)
+    check_same_work(workload, variant, runs)
+
+    def seconds(run: Contender) -> float:
+        return run(workload, variant, batches).seconds
+
+    taken = paired(
+        {name: partial(seconds, run) for name, run in runs.items()},
+        rounds,
+        seldom=[name for name in runs if name not in ("by hand", OURS)],
+    )
+    calls = {name: calls_a_step(run, workload, variant) for name, run in runs.items()}
+    cells = {
+        name: Cell(
+            Spread(*(1e6 * value / steps for value in times)),
+            ratio,
+            calls[name] - calls["by hand"],
+        )
+        for name, (times, ratio) in taken.items()
+    }
+    return Row(workload.name, variant.name, bound(workload, variant), cells)
+
+
+def check_same_work(
+    workload: Workload, variant: Variant, runs: dict[str, Contender]
+) -> None:
+    """Refuse to compare loops that do not end with the same weights and reports."""
+    batches = Batches(workload.batch, 120)
+    results = {name: run(workload, variant, batches) for name, run in runs.items()}
+    expected = results["by hand"]
+    for name, result in results.items():
+        if not torch.equal(result.weights, expected.weights):
+            raise SystemExit(
+                f"{workload.name}, {variant.name}: {name} trains otherwise"
+            )
+        if not variant.callbacks and not same_rows(result, expected):
+            raise SystemExit(
+                f"{workload.name}, {variant.name}: {name} reports otherwise"
+            )
+
+
+def same_rows(one: Ran, other: Ran) -> bool:
+    """Tell whether two runs reported the same, up to rounding."""
+    if [list(row) for row in one.rows] != [list(row) for row in other.rows]:
+        return False
+    pairs = zip(one.rows, other.rows, strict=True)
+    return all(abs(a[name] - b[name]) < 1e-5 for a, b in pairs for name in a)
+
+
+def calls_a_step(run: Contender, workload: Workload, variant: Variant) -> float:
+    """Count Python calls a step, as the difference of a longer and a shorter run.
+
+    Both are shorter than the interval of reports.
+    """
 
     def count(steps: int) -> int:
         calls = 0
@@ -223,48 +160,55 @@ def calls_a_step(run: Any, make: Any, batch: Any, logged: int) -> float:
             nonlocal calls
             calls += event == "call"
 
-        batches = Batches(batch, steps)
+        batches = Batches(workload.batch, steps)
         sys.setprofile(profile)
         try:
-            run(make, batches, logged)
+            run(workload, variant, batches)
         finally:
             sys.setprofile(None)
         return calls
 
-    count(2)
+    # Imports that the first run causes are not to be counted, nor to be slowed down.
+    run(workload, variant, Batches(workload.batch, 8))
     return (count(40) - count(20)) / 20
 
 
-def main() -> None:
-    """Measure and print one table a workload."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7, help="paired rounds")
-    parser.add_argument("--steps", type=int, default=1000, help="steps of the tiny MLP")
-    options = parser.parse_args()
+def measure(
+    rounds: int, only: str | None = None, show: Callable[[Row], None] | None = None
+) -> list[Row]:
+    """Measure every row, or those of one workload."""
+    one_thread()
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    torch.set_num_threads(1)
     runs = contenders()
-    for workload, make in WORKLOADS.items():
-        _, batch = make()
-        steps = options.steps if workload == "tiny MLP" else options.steps // 4
-        batches = Batches(batch, steps)
-        for label, logged in LOGGED.items():
-            ratios: dict[str, list[float]] = {name: [] for name in runs}
-            for _ in range(options.rounds):
-                times = {n: run(make, batches, logged) for n, run in runs.items()}
-                for name, seconds in times.items():
-                    ratios[name].append(seconds / times["by hand"])
-            base = calls_a_step(by_hand, make, batch, logged)
-            print(f"\n{workload}, {label} ({steps} steps)")
-            for name, run in runs.items():
-                more = calls_a_step(run, make, batch, logged) - base
-                low, high = min(ratios[name]), max(ratios[name])
-                middle = statistics.median(ratios[name])
-                print(
-                    f"  {name:<28} {middle:6.2f}  ({low:.2f} to {high:.2f})"
-                    f"  {more:+8.1f} calls"
-                )
+    rows = []
+    for workload, variant in ROWS:
+        if only in (None, workload.name):
+            rows.append(row(workload, variant, runs, rounds))
+            if show is not None:
+                show(rows[-1])
+    return rows
+
+
+def show(row: Row) -> None:
+    """Print one row."""
+    limit = "" if row.bound is None else f", at most {row.bound}"
+    print(f"\n{row.workload}, {row.variant}{limit}")
+    for name, cell in row.cells.items():
+        print(
+            f"  {name:<18} {cell.microseconds.median:9.1f} us"
+            f"  {cell.ratio.text():<22} {cell.calls:+8.1f} calls",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Measure and print one table a row."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few rounds")
+    parser.add_argument("--only", help="name of one workload")
+    options = parser.parse_args()
+    measure(ROUNDS_IF_QUICK if options.quick else ROUNDS, options.only, show)
 
 
 if __name__ == "__main__":

@@ -107,14 +107,17 @@ def collect_rng_states(include_cuda: bool = True) -> dict[str, Any]:
 
     NumPy counts only where it was imported, CUDA only where it was used.
     """
+    # Words as a tensor: as hundreds of Python integers they would take longer to save
+    # than the weights of a small model.
+    version, words, gauss = random.getstate()
     states: dict[str, Any] = {
         "torch": torch.get_rng_state(),
-        "python": random.getstate(),
+        "python": (version, torch.tensor(words), gauss),
     }
     numpy = sys.modules.get("numpy")
     if numpy is not None:
-        name, keys, *rest = numpy.random.get_state()
-        states["numpy"] = (str(name), keys.tolist(), *rest)
+        name, words, *rest = numpy.random.get_state()
+        states["numpy"] = (str(name), torch.tensor(words.astype(numpy.int64)), *rest)
     if include_cuda and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states["torch.cuda"] = torch.cuda.get_rng_state_all()
     return states
@@ -123,13 +126,13 @@ def collect_rng_states(include_cuda: bool = True) -> dict[str, Any]:
 def set_rng_states(states: dict[str, Any]) -> None:
     """Put every generator back to what `collect_rng_states` found."""
     torch.set_rng_state(states["torch"])
-    version, internal_state, gauss = states["python"]
-    random.setstate((version, tuple(internal_state), gauss))
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
     if "numpy" in states:
         import numpy
 
-        name, keys, *rest = states["numpy"]
-        numpy.random.set_state((name, numpy.array(keys, numpy.uint32), *rest))
+        name, words, *rest = states["numpy"]
+        numpy.random.set_state((name, words.numpy().astype(numpy.uint32), *rest))
     if "torch.cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["torch.cuda"])
 

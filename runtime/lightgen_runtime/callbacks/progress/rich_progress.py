@@ -151,11 +151,13 @@ class RichProgressBar(ProgressBar):
         self._draw(row)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the epoch's line with its last metrics."""
+        """Draw the epoch's line with its last metrics, if it stays or it is time to."""
         row = self._train_row
-        if row is not None and self._is_enabled:
-            done = row.done if row.total is None else row.total
-            self._show_training(trainer, pl_module, done)
+        if row is None or not self._is_enabled:
+            return
+        row.done = row.done if row.total is None else row.total
+        if self._leave or monotonic() >= self._next_drawing:
+            self._show_training(trainer, pl_module, row.done)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what the end of the last epoch added, and leave the line there."""
