@@ -45,9 +45,11 @@ from lightgen_runtime.trainer.lifecycle import (
     tell_of_exception,
 )
 from lightgen_runtime.trainer.results import format_results
+from lightgen_runtime.trainer.run_arguments import check_model, sort_data
+from lightgen_runtime.trainer.trainer_arguments import refuse_unknown_arguments
 from lightgen_runtime.trainer.trial import Trial, trial
 from lightgen_runtime.trainer.view import TrainerView
-from lightgen_runtime.utilities.exceptions import MisconfigurationException, TunerExit
+from lightgen_runtime.utilities.exceptions import TunerExit
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 
@@ -127,6 +129,7 @@ class Trainer(TrainerView):
         1
     """
 
+    @refuse_unknown_arguments
     def __init__(
         self,
         *,
@@ -383,23 +386,13 @@ class Trainer(TrainerView):
         given: dict[str, Any],
         datamodule: LightningDataModule | None,
     ) -> Run:
-        first, loaders = next(iter(given.items()))
-        if isinstance(loaders, LightningDataModule):
-            given = {**given, first: None}
-            datamodule = loaders
+        given, datamodule = sort_data(fn, given, datamodule)
         if model is None and self._run is not None:
             model = self._run.module
             if not any(loaders is not None for loaders in given.values()):
                 datamodule = datamodule or self._run.datamodule
-        if not isinstance(model, LightningModule):
-            raise MisconfigurationException(
-                f"`trainer.{fn}()` got {type(model).__name__} as the model; a "
-                f"`LightningModule` is needed{_of_another_package(model)}"
-            )
-        if datamodule is not None and any(v is not None for v in given.values()):
-            raise MisconfigurationException(
-                f"`trainer.{fn}()` got both loaders and a datamodule; pass one of them"
-            )
+        check_model(fn, model, given)
+        assert model is not None
         source = DataSource(self._parts, model, datamodule, given)
         run = Run(
             self, self._parts, model, datamodule, self.callbacks, source, self.progress
@@ -486,11 +479,3 @@ class Trainer(TrainerView):
         """The progress bar."""
         bars = (c for c in self.callbacks if isinstance(c, ProgressBar))
         return next(bars, None)
-
-
-def _of_another_package(model: object) -> str:
-    """Return a hint if the model is a module of the package this one is used like."""
-    homes = {base.__module__.partition(".")[0] for base in type(model).__mro__}
-    if homes.isdisjoint({"lightning", "pytorch_lightning"}):
-        return ""
-    return " of lightgen_runtime; this one is Lightning's: change its import as well"
