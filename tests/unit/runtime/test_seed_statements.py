@@ -16,6 +16,7 @@ from small_runs import Small, fitted, loader, numbers, quiet, variant
 from torch import nn
 
 import lightgen_runtime as L
+from lightgen_runtime.strategies import SingleDeviceStrategy
 
 # ---- Overview ----
 
@@ -227,3 +228,27 @@ def test_epoch_hooks_are_called_in_each_epoch() -> None:
     fitted(model, max_epochs=3, num_sanity_val_steps=0)
     order = (names[0], names[2], names[3], names[1])
     assert calls == [(epoch, name) for epoch in range(3) for name in order]
+
+
+# ---- Best practices ----
+
+
+def test_module_trains_on_any_device_without_saying_so() -> None:
+    """Device independence: on a device that is everywhere, and is not the CPU."""
+    meta = torch.device("meta")
+    seen = []
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        seen.append((batch.device, self.device, self.layer.weight.device))
+        return self(batch).pow(2).mean()
+
+    trainer = L.Trainer(
+        strategy=SingleDeviceStrategy(meta),
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(variant(training_step=training_step), loader())
+    assert seen == [(meta, meta, meta)] * 4
