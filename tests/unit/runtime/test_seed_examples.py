@@ -133,8 +133,9 @@ def test_configured_scheduler_watches_its_monitor(improves: bool, rate: float) -
 
     class Watched(example_class("configure_3", Regression)):  # type: ignore[misc]
         def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("another", float(1 if improves else -self.current_epoch))
             self.log("val_loss", float(-self.current_epoch if improves else 1))
-            self.log("other", float(1 if improves else -self.current_epoch))
+            self.log("zz_other", float(1 if improves else -self.current_epoch))
 
     trainer = trained(Watched(), max_epochs=12)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(rate)

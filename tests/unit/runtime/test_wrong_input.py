@@ -451,6 +451,12 @@ def test_name_and_value_of_a_metric_swapped() -> None:
     assert_says(message, "Tensor as the name", "`self.log(name, value)`")
 
 
+def test_log_where_nothing_runs_yet() -> None:
+    module = variant(setup=lambda self, stage: self.log("x", 1.0))
+    message = message_of(fitted, module)
+    assert_says(message, "setup or another method", "in a step or an epoch hook")
+
+
 # ---- errors of torch ----
 
 
