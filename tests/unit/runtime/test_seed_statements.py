@@ -230,6 +230,26 @@ def test_epoch_hooks_are_called_in_each_epoch() -> None:
     assert calls == [(epoch, name) for epoch in range(3) for name in order]
 
 
+def test_gradient_hooks_also_enclose_a_manual_backward() -> None:
+    """Gradient hooks: around manual_backward as around the automatic one."""
+    calls = []
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> None:
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(self(batch).pow(2).mean())
+        optimizer.step()
+
+    def noted(name: str) -> Any:
+        return lambda self, *args: calls.append((name, self.layer.weight.grad is None))
+
+    names = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")
+    model = variant(training_step=training_step, **{n: noted(n) for n in names})
+    model.automatic_optimization = False
+    quiet().fit(model, loader(4))
+    assert calls == [(names[0], True), (names[1], False), (names[2], False)] * 2
+
+
 # ---- Best practices ----
 
 
