@@ -251,8 +251,8 @@ def _check_loader(loader: Any, hook: str) -> None:
         )
     if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
         rank_zero_warn(
-            f"`{hook}` gave the dataset {type(loader).__name__}: each of its samples is "
-            "taken for a batch. Unless they are batches, wrap it: "
+            f"`{hook}` gave a {type(loader).__name__}: each of its samples is taken for a "
+            "batch. Unless they are batches, wrap it: "
             "`DataLoader(dataset, batch_size=...)`."
         )
 

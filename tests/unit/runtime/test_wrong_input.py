@@ -236,7 +236,7 @@ def test_stream_that_is_not_read_is_not_empty() -> None:
 
 
 def test_dataset_for_a_loader_is_warned_about() -> None:
-    with pytest.warns(UserWarning, match=r"dataset TensorDataset.*DataLoader\(dataset"):
+    with pytest.warns(UserWarning, match=r"a TensorDataset: .*DataLoader\(dataset"):
         quiet().validate(
             variant(validation_step=lambda self, batch: None),
             TensorDataset(numbers()),
