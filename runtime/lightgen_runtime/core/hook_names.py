@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,14 +12,18 @@ from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 _AT_EPOCH_END = (
     "it is given no outputs: keep them in a list of your own in the step, and clear it"
 )
-# Source: those that Lightning 2 refuses to run with.
-_REFUSED = {
+# Source: those with which Lightning 2 refuses to run a module.
+REFUSED = {
+    "fit": ("training_epoch_end", "validation_epoch_end"),
+    "validate": ("validation_epoch_end",),
+    "test": ("test_epoch_end",),
+    "predict": (),
+}
+# Hooks of Lightning 1.x, and what does their work.
+_RETIRED = {
     "training_epoch_end": "on_train_epoch_end",
     "validation_epoch_end": "on_validation_epoch_end",
     "test_epoch_end": "on_test_epoch_end",
-}
-# Hooks of Lightning 1.x that Lightning 2 passes over in silence.
-_RETIRED = {
     "on_epoch_start": "on_train_epoch_start",
     "on_epoch_end": "on_train_epoch_end",
     "on_batch_start": "on_train_batch_start",
@@ -55,7 +60,7 @@ _SPELLINGS = (
 _SIMILAR = 0.9
 
 
-def check_hook_names(owner: object, base: type) -> None:
+def check_hook_names(owner: object, base: type, refused: Collection[str] = ()) -> None:
     """Warn about methods of `owner` that look like hooks and are none.
 
     A method whose name is near a hook's that `owner` has as well is a helper of it, and
@@ -64,17 +69,18 @@ def check_hook_names(owner: object, base: type) -> None:
     Args:
         owner: A module, datamodule or callback.
         base: The class that declares its hooks.
+        refused: Retired hooks without whose work the run would be another one.
 
     Raises:
-        MisconfigurationException: It has a hook that was retired and did essential work.
+        MisconfigurationException: It has one of `refused`.
     """
     own = own_methods(owner, base)
     kind = type(owner).__name__
     for name in own:
-        if name in _REFUSED:
+        if name in refused:
             raise MisconfigurationException(
                 f"`{kind}.{name}` is never called: it was a hook of Lightning 1. Use "
-                f"`{_REFUSED[name]}`; {_AT_EPOCH_END} there."
+                f"`{_RETIRED[name]}`; {_AT_EPOCH_END} there."
             )
     hooks = [name for name in dir(base) if _is_hook(name)]
     absent = [name for name in hooks if name not in own]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.core.data_hooks import DataHooks
 from lightgen_runtime.core.datamodule import LightningDataModule
-from lightgen_runtime.core.hook_names import check_hook_names, hint_of_nearest
+from lightgen_runtime.core.hook_names import REFUSED, check_hook_names, hint_of_nearest
 from lightgen_runtime.core.hook_signatures import check_hook_signatures, hooks_of
 from lightgen_runtime.core.module import LightningModule
 from lightgen_runtime.core.optim import OptimPlan
@@ -189,7 +189,7 @@ def _check_hooks(run: Run, fn: str) -> None:
     owners += [(callback, Callback) for callback in run.callbacks]
     hooks = hooks_of(fn, validates=run.source.has("validate"))
     for owner, base in owners:
-        check_hook_names(owner, base)
+        check_hook_names(owner, base, REFUSED[fn] if owner is run.module else ())
         check_hook_signatures(owner, base, hooks)
 
 

@@ -312,12 +312,28 @@ def test_misspelt_hooks_are_told_at_the_start() -> None:
     assert_says(texts, "Named.val_dataloaders", "mean `val_dataloader`?")
 
 
-@pytest.mark.parametrize("stage", ["training", "validation", "test"])
-def test_epoch_end_of_lightning_1_is_refused(stage: str) -> None:
-    module = variant(**{f"{stage}_epoch_end": lambda self, outputs: None})
-    message = message_of(fitted, module)
-    new = "train" if stage == "training" else stage
-    assert_says(message, f"{stage}_epoch_end", f"`on_{new}_epoch_end`", "no outputs")
+@pytest.mark.parametrize(
+    ("method", "old", "new"),
+    [
+        ("fit", "training_epoch_end", "on_train_epoch_end"),
+        ("fit", "validation_epoch_end", "on_validation_epoch_end"),
+        ("validate", "validation_epoch_end", "on_validation_epoch_end"),
+        ("test", "test_epoch_end", "on_test_epoch_end"),
+    ],
+)
+def test_epoch_end_of_lightning_1_is_refused(method: str, old: str, new: str) -> None:
+    module = variant(**{old: lambda self, outputs: None})
+    message = message_of(getattr(quiet(), method), module, loader())
+    assert_says(message, f"`Variant.{old}`", f"`{new}`", "no outputs")
+
+
+def test_epoch_end_of_another_stage_or_of_a_callback_is_warned_about() -> None:
+    callback = type("Old", (Callback,), {"validation_epoch_end": lambda self: None})()
+    module = variant(test_epoch_end=lambda self, outputs: None)
+    with pytest.warns(UserWarning, match="never called") as caught:
+        assert fitted(module, callbacks=callback).global_step == 4
+    texts = "\n".join(str(warning.message) for warning in caught)
+    assert_says(texts, "`Variant.test_epoch_end`", "`Old.validation_epoch_end`")
 
 
 @pytest.mark.parametrize(
