@@ -468,6 +468,11 @@ def resolve_options(
         MisconfigurationException: The call is not possible there.
     """
     prog_bar, logger, on_step, on_epoch, reduce_fx, enable_graph = call[:6]
+    if not isinstance(name, str):
+        raise MisconfigurationException(
+            f"`self.log` got {type(name).__name__} as the name of a metric, in `{hook}`; it "
+            "is called as `self.log(name, value)`"
+        )
     if not rule.allowed:
         raise MisconfigurationException(
             f"`self.log({name!r}, ...)` inside `{hook}`: nothing is reported from there. "

@@ -7,11 +7,11 @@ schedulers step is the loop's business (`loops/schedule.py`).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.optim import LBFGS, Optimizer
@@ -19,9 +19,6 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ACCEPTED_FORMS = """\
 accepted are
@@ -125,6 +122,11 @@ def normalise(returned: Any) -> OptimPlan:
     names: list[str] = []
     if _is_named(returned):
         names = [str(name) for name in returned]
+        if len(names) == 1 and get_close_matches(names[0], ["optimizer"], cutoff=0.8):
+            raise MisconfigurationException(
+                f"`configure_optimizers` returned a dictionary with the key {names[0]!r}; "
+                'did you mean "optimizer"?'
+            )
         returned = [
             value if isinstance(value, Mapping) else {"optimizer": value}
             for value in returned.values()
@@ -290,10 +292,17 @@ def _warn_unknown(given: Mapping[str, Any], known: Sequence[str], what: str) -> 
 
 
 def _describe(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        kinds = ", ".join(type(entry).__name__ for entry in value)
-        return f"a {type(value).__name__} of ({kinds})"
+    if isinstance(value, (list, tuple, set)):
+        return f"a {type(value).__name__} of ({', '.join(map(_kind, value))})"
+    if isinstance(value, (Optimizer, LRScheduler, Iterator)):
+        return f"a {type(value).__name__}"  # whose own text is long or an address
     return f"{value!r} ({type(value).__name__})"
+
+
+def _kind(value: Any) -> str:
+    return (
+        _describe(value) if isinstance(value, (list, tuple)) else type(value).__name__
+    )
 
 
 def wants_closure(optimizer: Optimizer) -> bool:

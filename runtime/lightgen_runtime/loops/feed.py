@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from lightgen_runtime.utilities.combined_loader import CombinedLoader
+from lightgen_runtime.utilities.exceptions import EmptyDataError
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 Transfer = Callable[[Any, int], Any]
@@ -27,9 +28,17 @@ class Feed:
             tells.
         sized: Whether `num_batches` is what a pass yields.
         dataloader_idx: Its position among the stage's loaders.
+        required: Whether a first pass without a batch is an error.
     """
 
-    __slots__ = ("_transfer", "dataloader_idx", "loader", "num_batches", "sized")
+    __slots__ = (
+        "_transfer",
+        "dataloader_idx",
+        "loader",
+        "num_batches",
+        "required",
+        "sized",
+    )
 
     def __init__(
         self,
@@ -38,11 +47,13 @@ class Feed:
         transfer: Transfer | None,
         dataloader_idx: int = 0,
         sized: bool = True,
+        required: bool = False,
     ) -> None:
         self.loader = loader
         self.num_batches = num_batches
         self.sized = sized and num_batches != float("inf")
         self.dataloader_idx = dataloader_idx
+        self.required = required
         self._transfer = transfer
 
     def limited_to(self, num_batches: int | float) -> Feed:
@@ -112,12 +123,25 @@ class Feed:
         transfer, dataloader_idx = self._transfer, self.dataloader_idx
         end = object()
         batch_idx, ahead = start, next(iterator, end)
+        if ahead is end and start == 0 and self.num_batches != 0:
+            self._tell_of_nothing()
         while ahead is not end:
             batch, ahead = ahead, next(iterator, end)
             if transfer is not None:
                 batch = transfer(batch, dataloader_idx)
             yield batch_idx, batch, ahead is end
             batch_idx += 1
+        self.required = False  # what was there once may be used up
+
+    def _tell_of_nothing(self) -> None:
+        nothing = (
+            f"{type(self.loader).__name__} yielded no batch. A generator or iterator can "
+            "be read once only: give something that starts anew, such as a `DataLoader`. "
+            "Else check that its dataset yields anything in this process."
+        )
+        if self.required:
+            raise EmptyDataError(nothing)
+        rank_zero_warn(nothing)
 
 
 def samplers_of(loader: Any) -> list[Any]:

@@ -109,7 +109,9 @@ class Run:
         self.stores = {
             stage: MetricStore(stage) for stage in ("train", "validate", "test", "")
         }
-        quiet = LogScope("a hook outside of the loops", FORBIDDEN, self.stores[""])
+        quiet = LogScope(
+            "setup or another method outside of the loops", FORBIDDEN, self.stores[""]
+        )
         self._base_scope = quiet
         self.context = LogContext(quiet)
         self.scopes = {

@@ -36,7 +36,8 @@ def positional(
     required = sum(p.default is p.empty for p in plain)
     if required > offered:
         raise MisconfigurationException(
-            f"`{method.__name__}` requires {required} arguments; it is called as `{form}`"
+            f"`{form.partition('(')[0]}` requires {required} arguments; it is called as "
+            f"`{form}`"
         )
     taken = min(len(plain), offered)
     if taken == offered:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from lightgen_runtime.core.data_hooks import DataHooks
 from lightgen_runtime.core.hooks import is_overridden
@@ -18,6 +18,7 @@ from lightgen_runtime.utilities.exceptions import (
     MisconfigurationException,
 )
 from lightgen_runtime.utilities.move_data import move_data_to_device
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 from lightgen_runtime.utilities.seed import WORKERS_VARIABLE, seed_worker
 
 if TYPE_CHECKING:
@@ -135,7 +136,13 @@ class DataSource:
         loaders = self._given.get(stage)
         if loaders is None:
             owner = self._owner(_HOOKS[stage]) or self._module
-            loaders = getattr(owner, _HOOKS[stage])()
+            hook = getattr(owner, _HOOKS[stage])
+            if not callable(hook):
+                raise MisconfigurationException(
+                    f"`{type(owner).__name__}.{_HOOKS[stage]}` is a "
+                    f"{type(hook).__name__}; it must be a method that returns one"
+                )
+            loaders = hook()
         if loaders is None:
             raise MisconfigurationException(
                 f"`{_HOOKS[stage]}` gave None; an iterable of batches, such as a "
@@ -145,6 +152,11 @@ class DataSource:
         if isinstance(loaders, (list, tuple, dict)):
             mode = "max_size_cycle" if stage == "train" else "sequential"
             loaders = CombinedLoader(loaders, mode)
+            if stage == "train" and not loaders.flattened:
+                raise EmptyDataError(
+                    "`train_dataloader` gave an empty collection; an iterable of batches, "
+                    "such as a `DataLoader`, is needed"
+                )
         if not isinstance(loaders, CombinedLoader) or loaders.mode != "sequential":
             if isinstance(loaders, CombinedLoader) and stage == "predict":
                 raise MisconfigurationException(
@@ -169,11 +181,8 @@ class DataSource:
     def _feed(
         self, stage: str, loader: Any, transfer: Transfer | None, number: int
     ) -> Feed:
-        if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
-            raise MisconfigurationException(
-                f"`{_HOOKS[stage]}` gave {loader!r} ({type(loader).__name__}); an iterable "
-                "of batches, such as a `DataLoader`, is needed"
-            )
+        for part in loaders_of(loader):
+            _check_loader(part, _HOOKS[stage])
         if self._parts.overfit_batches:
             loader = _unshuffled(loader)
         num_batches = _length(loader)
@@ -190,7 +199,7 @@ class DataSource:
         flag = "overfit_batches" if overfits else _LIMITS[stage]
         fewer = limited(num_batches, limit, flag)
         sized = num_batches != float("inf")
-        return Feed(loader, fewer, transfer, number, sized)
+        return Feed(loader, fewer, transfer, number, sized, required=stage == "train")
 
     def _transfer(self) -> Transfer | None:
         """Return how a batch gets to its dtype and device, or None if it is there."""
@@ -256,6 +265,21 @@ def limited(num_batches: int | float, limit: int | float, flag: str) -> int | fl
             f"none; at least {1 / num_batches:.3f} is needed"
         )
     return share
+
+
+def _check_loader(loader: Any, hook: str) -> None:
+    iterable = hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
+    if not iterable or isinstance(loader, (str, bytes)):
+        raise MisconfigurationException(
+            f"`{hook}` gave {loader!r} ({type(loader).__name__}); an iterable of batches, "
+            "such as a `DataLoader`, is needed"
+        )
+    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        rank_zero_warn(
+            f"`{hook}` gave a {type(loader).__name__}: each of its samples is taken for a "
+            "batch. Unless they are batches, wrap it: "
+            "`DataLoader(dataset, batch_size=...)`."
+        )
 
 
 def _length(loader: Any) -> int | float:

@@ -8,11 +8,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.callbacks.callback import Callback
-from lightgen_runtime.core.module import attach
+from lightgen_runtime.core.data_hooks import DataHooks
+from lightgen_runtime.core.datamodule import LightningDataModule
+from lightgen_runtime.core.hook_names import REFUSED, check_hook_names, hint_of_nearest
+from lightgen_runtime.core.hook_signatures import check_hook_signatures, hooks_of
+from lightgen_runtime.core.module import LightningModule, attach
 from lightgen_runtime.core.optim import OptimPlan
 from lightgen_runtime.profilers.base import PassThroughProfiler
 from lightgen_runtime.trainer.build import as_callbacks, ordered
 from lightgen_runtime.trainer.checkpoint import restore_model, restore_training
+from lightgen_runtime.trainer.error_notes import note_on
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
@@ -40,6 +45,7 @@ def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
     strategy, precision = run.parts.strategy, run.parts.precision
     _check_module(run, fn)
     attach_callbacks(run, module.configure_callbacks())
+    _check_hooks(run, fn)
     strategy.setup_environment()
     _begin_profile(run, fn)
     for owner in _present(datamodule, module):
@@ -93,7 +99,9 @@ def _begin_profile(run: Run, fn: str) -> None:
 
 
 def tell_of_exception(run: Run, error: BaseException) -> None:
-    """Tell everybody that an exception ended the run."""
+    """Tell everybody that an exception ended the run, and the user what to do."""
+    if (note := note_on(error)) is not None:
+        _add_note(error, note)
     actions = [
         partial(callback.on_exception, run.trainer, run.module, error)
         for callback in run.callbacks
@@ -137,15 +145,30 @@ def _check_module(run: Run, fn: str) -> None:
         if not run.overrides(name):
             raise MisconfigurationException(
                 f"`trainer.{fn}()` needs `{name}`, which {type(module).__name__} does not "
-                "define"
+                f"define.{hint_of_nearest(name, module, LightningModule)}"
             )
     stage = _STAGE_OF.get(fn, fn)
     if not run.source.has(stage):
-        hook = "val" if stage == "validate" else stage
+        hook = f"{'val' if stage == 'validate' else stage}_dataloader"
+        datamodule = run.datamodule
+        owner = module if datamodule is None else datamodule
+        hint = hint_of_nearest(hook, owner, DataHooks)
         raise MisconfigurationException(
-            f"`trainer.{fn}()` needs data: pass loaders or a datamodule, or define "
-            f"`{hook}_dataloader` in {type(module).__name__}"
+            f"`trainer.{fn}()` needs data: "
+            + ("pass loaders or a datamodule, or " if datamodule is None else "")
+            + f"define `{hook}` in {type(owner).__name__}.{hint}"
         )
+
+
+def _check_hooks(run: Run, fn: str) -> None:
+    owners: list[tuple[object, type]] = [(run.module, LightningModule)]
+    if run.datamodule is not None:
+        owners.append((run.datamodule, LightningDataModule))
+    owners += [(callback, Callback) for callback in run.callbacks]
+    hooks = hooks_of(fn, validates=run.source.has("validate"))
+    for owner, base in owners:
+        check_hook_names(owner, base, REFUSED[fn] if owner is run.module else ())
+        check_hook_signatures(owner, base, hooks)
 
 
 def _validates(run: Run) -> bool:

@@ -44,6 +44,7 @@ from lightgen_runtime.trainer.lifecycle import (
 )
 from lightgen_runtime.trainer.plugged import Plugin
 from lightgen_runtime.trainer.results import format_results
+from lightgen_runtime.trainer.run_arguments import check_model, sort_data
 from lightgen_runtime.trainer.signals import terminating_between_batches
 from lightgen_runtime.trainer.states import (
     RunningStage,
@@ -51,10 +52,10 @@ from lightgen_runtime.trainer.states import (
     TrainerState,
     TrainerStatus,
 )
+from lightgen_runtime.trainer.trainer_arguments import refuse_unknown_arguments
 from lightgen_runtime.trainer.trial import Trial, trial
 from lightgen_runtime.trainer.view import TrainerView
-from lightgen_runtime.utilities.exceptions import MisconfigurationException, TunerExit
-from lightgen_runtime.utilities.other_package import import_hint
+from lightgen_runtime.utilities.exceptions import TunerExit
 from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 
@@ -128,6 +129,7 @@ class Trainer(TrainerView):
         1
     """
 
+    @refuse_unknown_arguments
     @with_defaults_from_environment
     def __init__(
         self,
@@ -417,23 +419,13 @@ class Trainer(TrainerView):
         given: dict[str, Any],
         datamodule: LightningDataModule | None,
     ) -> Run:
-        first, loaders = next(iter(given.items()))
-        if isinstance(loaders, LightningDataModule):
-            given = {**given, first: None}
-            datamodule = loaders
+        given, datamodule = sort_data(fn, given, datamodule)
         if model is None and self._run is not None:
             model = self._run.module
             if not any(loaders is not None for loaders in given.values()):
                 datamodule = datamodule or self._run.datamodule
-        if not isinstance(model, LightningModule):
-            raise MisconfigurationException(
-                f"`trainer.{fn}()` got {type(model).__name__} as the model; a "
-                f"`LightningModule` is needed{import_hint(model)}"
-            )
-        if datamodule is not None and any(v is not None for v in given.values()):
-            raise MisconfigurationException(
-                f"`trainer.{fn}()` got both loaders and a datamodule; pass one of them"
-            )
+        check_model(fn, model, given)
+        assert model is not None
         source = DataSource(self._parts, model, datamodule, given)
         run = Run(
             self, self._parts, model, datamodule, self.callbacks, source, self.progress

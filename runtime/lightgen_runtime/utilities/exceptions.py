@@ -16,6 +16,10 @@ class MisconfigurationException(LightgenRuntimeError):
     """
 
 
+class UnknownArgumentError(LightgenRuntimeError, TypeError):
+    """A function has no argument of that name."""
+
+
 class MissingDependencyError(LightgenRuntimeError, ModuleNotFoundError):
     """A package that only this feature needs is not installed."""
 

@@ -281,7 +281,8 @@ def test_stage_without_data(method: str, hook: str) -> None:
 @pytest.mark.parametrize("model", [None, Small, torch.nn.Linear(1, 1), "model"])
 def test_model_that_is_no_module(model: Any) -> None:
     message = message_of(quiet().fit, model, loader())
-    assert_says(message, type(model).__name__, "`LightningModule` is needed")
+    named = "class Small" if model is Small else type(model).__name__
+    assert_says(message, named, "`LightningModule` is needed")
 
 
 def test_loaders_and_datamodule_exclude_each_other() -> None:

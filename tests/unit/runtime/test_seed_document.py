@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import lightgen_runtime as L
 from lightgen_runtime.callbacks import ProgressBar
 from lightgen_runtime.loggers import Logger
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 
 def labelled(rows: int = 8, batch_size: int = 2) -> DataLoader[Any]:
@@ -261,7 +262,9 @@ def test_strict_monitor_that_is_missing_ends_the_fit() -> None:
     model = variant(
         configure_optimizers=monitored, validation_step=lambda self, batch: None
     )
-    with pytest.raises(Exception, match="'val_loss', which nobody has logged"):
+    with pytest.raises(
+        MisconfigurationException, match="'val_loss', which nobody has logged"
+    ):
         fitted(model)
 
 
