@@ -485,6 +485,28 @@ def test_loading_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 # ---- Common patterns ----
 
 
+@pytest.mark.filterwarnings("ignore:.*on a CPU. computing in bfloat16:UserWarning")
+def test_mixed_precision_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mixed precision: the trainer as the example makes it, on a machine without a GPU."""
+    monkeypatch.chdir(tmp_path)
+    trainer = run_example("mixed_precision")["trainer"]
+    seen = []
+
+    class Watching(Small):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            output = self(batch)
+            seen.append((output.dtype, self.layer.weight.dtype))
+            self.trainer.should_stop = True
+            return output.float().mean()
+
+    with pytest.warns(UserWarning, match="neither max_epochs nor max_steps"):
+        trainer.fit(Watching(), loader())
+    assert set(seen) == {(torch.bfloat16, torch.float32)}
+    assert trainer.global_step == 1
+
+
 @pytest.mark.parametrize("name", ["accumulation", "clipping"])
 def test_trainer_example(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
