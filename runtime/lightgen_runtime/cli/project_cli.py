@@ -77,6 +77,8 @@ class ProjectCLI(LightningCLI):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("save_config_callback", None)
+        # The optimizer of a project is in its code, where `lightgen regen` keeps it.
+        kwargs.setdefault("auto_configure_optimizers", False)
         self._run: Run | None = None  # claimed by this command
         self._results: Path | None = None  # the folder that results go to
         self._predictions: Path | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.callbacks.callback import Callback
+from lightgen_runtime.core.hparams import CLASS_PATH_KEY
 from lightgen_runtime.core.optim import OptimPlan
 from lightgen_runtime.profilers.base import PassThroughProfiler
 from lightgen_runtime.trainer.build import as_callbacks, ordered
@@ -207,6 +208,8 @@ def _log_hyperparameters(run: Run) -> None:
         if not owner.__dict__.get("_log_hyperparams", False):
             continue
         for name, value in owner.hparams_initial.items():
+            if name == CLASS_PATH_KEY:
+                continue
             if name in merged and _differ(merged[name], value):
                 raise MisconfigurationException(
                     f"the module and the datamodule both have a hyperparameter {name!r}, "
