@@ -250,6 +250,37 @@ def test_weight_averaging(make: Any, tmp_path: Path) -> None:
             assert torch.equal(files[0][key][name], value), (key, name)
 
 
+@pytest.mark.parametrize("writer", [OURS, REFERENCE])
+@pytest.mark.parametrize("name", ["EMAWeightAveraging", "StochasticWeightAveraging"])
+def test_averaging_goes_on_from_the_other_package(
+    name: str, writer: str, tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = {"decay": 0.5}
+    if name == "StochasticWeightAveraging":
+        arguments = {"swa_lrs": 0.05, "swa_epoch_start": 1, "annealing_epochs": 3}
+
+    def fit(namespace: str, resume: Path | None = None) -> Any:
+        averaging = getattr(callbacks_of(namespace), name)(**arguments)
+        keep = callbacks_of(namespace).ModelCheckpoint(
+            tmp_path / namespace, "{epoch}", save_top_k=-1
+        )
+        trainer = quiet_trainer(
+            namespace,
+            max_epochs=4,
+            callbacks=[averaging, keep],
+            enable_checkpointing=True,
+        )
+        module = build(namespace, configure_optimizers=sgd)
+        trainer.fit(module, data(12, 2), data(4), ckpt_path=resume)
+        return module.state_dict()
+
+    uninterrupted = fit(writer)
+    reader = REFERENCE if writer == OURS else OURS
+    resumed = fit(reader, tmp_path / writer / "epoch=2.ckpt")
+    for key, value in uninterrupted.items():
+        assert torch.equal(resumed[key], value), key
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
