@@ -92,31 +92,6 @@ def test_weights_after_evaluating_an_averaged_checkpoint(
 
 
 @BOTH
-def test_averaged_weights_in_a_file_of_weights_alone(
-    namespace: str, tmp_path: Path
-) -> None:
-    validated = []
-
-    def validation_step(self: Any, batch: Any, batch_idx: int) -> None:
-        validated.append(self.layer.weight.detach().clone())
-
-    callbacks = callbacks_of(namespace)
-    weights = callbacks.ModelCheckpoint(tmp_path, "{epoch}", save_weights_only=True)
-    trainer = quiet_trainer(
-        namespace,
-        max_epochs=3,
-        callbacks=[callbacks.EMAWeightAveraging(decay=0.5), weights],
-        enable_checkpointing=True,
-    )
-    module = build(namespace, validation_step=validation_step, configure_optimizers=sgd)
-    trainer.fit(module, data(12, 2), data(4))
-    saved = torch.load(weights.best_model_path, weights_only=True)["state_dict"]
-    assert saved.keys() == module.state_dict().keys()
-    are_those_validated = torch.equal(saved["layer.weight"], validated[-1])
-    assert are_those_validated is (namespace == OURS)
-
-
-@BOTH
 def test_estimated_steps_of_scheduled_accumulation(namespace: str) -> None:
     estimates = []
 
