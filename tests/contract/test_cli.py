@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -67,9 +68,7 @@ def same(
             monkeypatch.chdir(folder)
             text = json.dumps(scenario(Side(namespace)), default=str, sort_keys=True)
             text = text.replace("lightgen_runtime", "lightning")
-            found.append(
-                json.loads(text.replace("lightning.cli", "lightning.pytorch.cli"))
-            )
+            found.append(json.loads(text.replace("lightning.pytorch.", "lightning.")))
         assert found[0] == found[1]
         return found[0]
 
@@ -365,6 +364,41 @@ def test_trainer_made_by_a_function(same: Any) -> None:
         return cli.trainer.max_epochs, [p for p in patiences if p]
 
     assert same(scenario) == [6, [3, 4, 8]]
+
+
+def test_callbacks_and_loggers_by_their_short_names(same: Any) -> None:
+    args = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=loss"]
+    args += ["--trainer.callbacks+=LearningRateMonitor"]
+    args += ["--trainer.callbacks.logging_interval=epoch", "--trainer.logger=CSVLogger"]
+    args += ["--trainer.logger.save_dir=logs", "--trainer.profiler=SimpleProfiler"]
+
+    def scenario(side: Side) -> Any:
+        cli = side.build(side.Model, *args)
+        found = [type(c).__name__ for c in cli.trainer.callbacks[:2]]
+        trainer = cli.config.trainer
+        given = [vars(c.init_args) for c in trainer.callbacks]
+        return found, given, vars(trainer.logger.init_args), trainer.profiler.class_path
+
+    same(scenario)
+
+
+def test_short_names_in_a_process_that_has_imported_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from lightgen_runtime.cli import LightningCLI\n"
+        "from lightgen_runtime.demos.boring_classes import BoringModel\n"
+        "cli = LightningCLI(BoringModel, run=False)\n"
+        "print([type(c).__name__ for c in cli.trainer.callbacks])\n"
+    )
+    option = "--trainer.callbacks=[LambdaCallback, SpikeDetection]"
+    done = subprocess.run(
+        [sys.executable, str(script), option, "--trainer.logger=false"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert "'LambdaCallback', 'SpikeDetection'" in done.stdout, done.stderr
 
 
 def test_hooks_and_subcommands_of_a_subclass(same: Any) -> None:

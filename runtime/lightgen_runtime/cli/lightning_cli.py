@@ -15,6 +15,7 @@ import yaml
 from jsonargparse import Namespace
 from torch.optim import Optimizer
 
+from lightgen_runtime import callbacks, loggers, profilers
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.cli.argument_parser import LightningArgumentParser
 from lightgen_runtime.cli.config_file import ConfigFileAction
@@ -147,6 +148,7 @@ class LightningCLI:
         subparser_kwargs: dict[str, dict[str, Any]],
     ) -> None:
         """Build `self.parser`, with or without the subcommands."""
+        _import_what_has_a_short_name()
         self.parser = self.init_parser(**main_kwargs)
         if not add_subcommands:
             self._add_arguments(self.parser)
@@ -428,7 +430,14 @@ class LightningCLI:
         return self.trainer_class if isinstance(self.trainer_class, type) else Trainer
 
 
-def _as_list(callbacks: Callback | list[Callback] | None) -> list[Callback]:
-    if callbacks is None:
+def _import_what_has_a_short_name() -> None:
+    """Import what a config may name without its module: only imported classes are found."""
+    for package in (callbacks, loggers, profilers):
+        for name in package.__all__:
+            getattr(package, name)
+
+
+def _as_list(given: Callback | list[Callback] | None) -> list[Callback]:
+    if given is None:
         return []
-    return [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
+    return [given] if isinstance(given, Callback) else list(given)

@@ -151,9 +151,17 @@ def epoch_label(trainer: Trainer) -> str:
     return f"{number}/{trainer.max_epochs}"
 
 
-def format_metrics(metrics: Mapping[str, object]) -> str:
-    """Write metrics on one line, numbers to four digits."""
-    return "  ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+def format_metrics(
+    metrics: Mapping[str, object], number: str = ".4g", delimiter: str = "  "
+) -> str:
+    """Write metrics on one line.
+
+    Args:
+        metrics: Their values by name.
+        number: How a number with a fraction is written.
+        delimiter: Between two metrics.
+    """
+    return delimiter.join(
+        f"{name} {value:{number}}" if isinstance(value, float) else f"{name} {value}"
         for name, value in metrics.items()
     )
