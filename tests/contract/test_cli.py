@@ -2,84 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from cli_parts import NAMESPACES, parts
+from cli_side import ADAM, QUIET, STEPS, Side, comparing, own_values
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-QUIET: dict[str, Any] = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "max_epochs": 1,
-}
-ADAM = ["--optimizer=Adam", "--optimizer.lr=0.1"]
-STEPS = ["--lr_scheduler=StepLR", "--lr_scheduler.step_size=2"]
-
-
-class Side(SimpleNamespace):
-    """One package: its `cli` module and its classes of `cli_parts`."""
-
-    def __init__(self, namespace: str) -> None:
-        super().__init__(**vars(parts(namespace)))
-        self.namespace = namespace
-        self.cli = importlib.import_module(f"{namespace}.pytorch.cli")
-        self.L = importlib.import_module(namespace)
-
-    def path(self, name: str) -> str:
-        return f"cli_parts.{name}_{self.namespace}"
-
-    def run(self, model: Any, *args: str, cli: Any = None, **kwargs: Any) -> Any:
-        kwargs.setdefault("trainer_defaults", QUIET)
-        kwargs.setdefault("seed_everything_default", 1)
-        kwargs.setdefault("save_config_callback", None)
-        kwargs.setdefault("args", list(args))
-        return (cli or self.cli.LightningCLI)(model, **kwargs)
-
-    def build(self, model: Any, *args: str, **kwargs: Any) -> Any:
-        return self.run(model, *args, run=False, **kwargs)
-
 
 @pytest.fixture
-def same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Callable[[Side], Any]], Any]:
-    """Run a scenario with each package in a folder of its own; compare what it returns."""
-    monkeypatch.setattr(sys, "argv", ["prog"])
-
-    def compare(scenario: Callable[[Side], Any]) -> Any:
-        found = []
-        for namespace in NAMESPACES:
-            folder = tmp_path / namespace
-            folder.mkdir()
-            monkeypatch.chdir(folder)
-            text = json.dumps(scenario(Side(namespace)), default=str, sort_keys=True)
-            text = text.replace("lightgen_runtime", "lightning")
-            found.append(json.loads(text.replace("lightning.pytorch.", "lightning.")))
-        assert found[0] == found[1]
-        return found[0]
-
-    return compare
-
-
-def own_values(config: Any) -> dict[str, Any]:
-    """Return the config without what belongs to the Trainer."""
-    values = config if isinstance(config, dict) else config.as_dict()
-    left_out = ("trainer", "config", "weights_only")
-    return {k: v for k, v in values.items() if k not in left_out}
+def same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return comparing(tmp_path, monkeypatch)
 
 
 def optimizers(model: Any) -> Any:
@@ -437,171 +375,3 @@ def test_hooks_and_subcommands_of_a_subclass(same: Any) -> None:
         return calls, dict(cli.model.hparams), cli.subcommand
 
     same(scenario)
-
-
-# ---- saved configs ----
-
-
-@pytest.mark.parametrize("kwargs", [{}, {"config_filename": "c.yaml"}], ids=str)
-def test_saved_config(kwargs: dict[str, Any], same: Any) -> None:
-    def scenario(side: Side) -> Any:
-        callback = side.cli.SaveConfigCallback
-        trainer = {**QUIET, "default_root_dir": "root"}
-
-        def fit(**more: Any) -> str:
-            try:
-                cli = side.run(
-                    side.Model,
-                    "fit",
-                    *ADAM,
-                    save_config_callback=callback,
-                    save_config_kwargs={**kwargs, **more},
-                    trainer_defaults=trainer,
-                )
-            except RuntimeError:
-                return "refused"
-            side.run(side.Model, "fit", f"--config={saved()[0]}")
-            return str(type(cli.trainer.callbacks[-1]).__name__)
-
-        def saved() -> list[str]:
-            return sorted(map(str, Path().rglob("*.yaml")))
-
-        outcomes = [fit(), fit(), fit(overwrite=True)]
-        values = yaml.safe_load(Path(saved()[0]).read_text())
-        return outcomes, saved(), own_values(values), "max_epochs" in values["trainer"]
-
-    assert same(scenario)[0] == ["SaveConfigCallback", "refused", "SaveConfigCallback"]
-
-
-def test_config_saved_elsewhere(same: Any) -> None:
-    def scenario(side: Side) -> Any:
-        class Elsewhere(side.cli.SaveConfigCallback):  # type: ignore[name-defined,misc]
-            def save_config(self, trainer: Any, pl_module: Any, stage: str) -> None:
-                text = self.parser.dump(self.config, skip_link_targets=False)
-                Path("elsewhere.yaml").write_text(text)
-
-        options = {"save_to_log_dir": False}
-        side.run(
-            side.Model,
-            "fit",
-            *ADAM,
-            save_config_callback=Elsewhere,
-            save_config_kwargs=options,
-        )
-        with pytest.raises(ValueError, match="save_to_log_dir"):
-            side.run(
-                side.Model,
-                "fit",
-                save_config_callback=side.cli.SaveConfigCallback,
-                save_config_kwargs=options,
-            )
-        files = sorted(map(str, Path().rglob("*.yaml")))
-        return files, own_values(yaml.safe_load(Path("elsewhere.yaml").read_text()))
-
-    assert same(scenario)[0] == ["elsewhere.yaml"]
-
-
-def test_config_saved_as_the_files_it_came_from(same: Any) -> None:
-    def scenario(side: Side) -> Any:
-        Path("model.yaml").write_text("hidden: 3\n")
-        Path("all.yaml").write_text("model: model.yaml\n")
-        side.run(
-            side.Model,
-            "fit",
-            *ADAM,
-            "--config=all.yaml",
-            save_config_callback=side.cli.SaveConfigCallback,
-            save_config_kwargs={"multifile": True},
-            trainer_defaults={**QUIET, "default_root_dir": "root"},
-        )
-        return {
-            str(path): own_values(yaml.safe_load(path.read_text()))
-            for path in Path("root").rglob("*.yaml")
-        }
-
-    assert set(same(scenario)) == {"root/config.yaml", "root/model.yaml"}
-
-
-# ---- checkpoints ----
-
-
-def saved_by(side: Side, *args: str, model: Any = None, **kwargs: Any) -> str:
-    cli = side.run(model, "fit", *args, **kwargs)
-    path = f"{side.namespace}.ckpt"
-    cli.trainer.save_checkpoint(path)
-    return path
-
-
-def test_built_arguments_come_back_from_a_checkpoint(same: Any) -> None:
-    wide = ["--model.encoder=cli_parts.WideEncoder", "--model.encoder.width=6"]
-
-    def scenario(side: Side) -> Any:
-        path = saved_by(side, *ADAM, *wide, model=side.Encoding)
-        hparams = torch.load(path, weights_only=True)["hyper_parameters"]
-        loaded = side.Encoding.load_from_checkpoint(path, map_location="cpu")
-        encoder = loaded.encoder
-        return hparams, type(encoder).__name__, encoder.width, dict(loaded.hparams)
-
-    found = same(scenario)
-    assert found[1:3] == ["WideEncoder", 6]
-
-
-def test_chosen_class_comes_back_from_a_checkpoint(same: Any) -> None:
-    def scenario(side: Side) -> Any:
-        deep = [f"--model={side.path('Deep')}", "--model.hidden=6"]
-        path = saved_by(side, *ADAM, *deep)
-        hparams = torch.load(path, weights_only=True)["hyper_parameters"]
-        loaded = side.L.LightningModule.load_from_checkpoint(path, map_location="cpu")
-        again = side.run(None, "test", *deep[:1], f"--ckpt_path={path}")
-        return hparams, type(loaded).__name__, own_values(again.config.test)
-
-    found = same(scenario)
-    assert found[2]["model"]["init_args"]["hidden"] == 6
-
-
-def test_hyperparameters_of_the_checkpoint_replace_those_of_the_config(
-    same: Any,
-) -> None:
-    def scenario(side: Side) -> Any:
-        path = saved_by(side, *ADAM, "--model.hidden=6", model=side.Model)
-        cli = side.run(side.Model, "test", f"--ckpt_path={path}", "--model.hidden=3")
-        return own_values(cli.config.test), cli.model.layer.out_features
-
-    assert same(scenario)[1] == 6
-
-
-def test_plain_checkpoints_without_support_for_loading(same: Any) -> None:
-    def scenario(side: Side) -> Any:
-        path = saved_by(
-            side, *ADAM, model=side.Model, load_from_checkpoint_support=False
-        )
-        return torch.load(path, weights_only=True)["hyper_parameters"]
-
-    assert same(scenario) == {"hidden": 2, "rate": 0.1}
-
-
-def test_checkpoints_of_a_command_line_are_read_by_the_other_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["prog"])
-    wide = ["--model.encoder=cli_parts.WideEncoder", "--model.encoder.width=6"]
-    ours, theirs = map(Side, NAMESPACES)
-    for writer, reader in ((ours, theirs), (theirs, ours)):
-        path = saved_by(writer, *ADAM, *wide, model=writer.Encoding)
-        loaded = reader.Encoding.load_from_checkpoint(path, map_location="cpu")
-        assert loaded.encoder.width == 6
-
-
-def test_class_of_a_file_that_nobody_imported_stays_so(tmp_path: Path) -> None:
-    ours = Side(NAMESPACES[0])
-    encoder = {"class_path": "this.Encoder", "init_args": {}}
-    hparams = {
-        "encoder": encoder,
-        "_instantiator": "lightning.pytorch.cli.instantiate_module",
-    }
-    file = {"state_dict": {}, "hyper_parameters": hparams}
-    torch.save({**file, "pytorch-lightning_version": "2.6.6"}, tmp_path / "a.ckpt")
-    with pytest.raises(Exception, match="Import `this` before"):
-        ours.Encoding.load_from_checkpoint(tmp_path / "a.ckpt")
-    assert "this" not in sys.modules
