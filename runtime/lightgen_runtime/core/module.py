@@ -52,6 +52,10 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
         0.5
     """
 
+    # In the class, so that a subclass may set them there too.
+    example_input_array: Any = None
+    automatic_optimization: bool = True
+
     _log_context: LogContext | None
     _run: Run | None
 
@@ -66,8 +70,6 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
             _device=torch.device("cpu"),
             _dtype=torch.get_default_dtype(),
         )
-        self.example_input_array: Any = None
-        self.automatic_optimization = True
         self._strict_loading: bool | None = None
 
     # ---- steps ----

@@ -71,7 +71,7 @@ class ProgressBar(Callback):
 
         Cost: reads the metrics' values, so it synchronises host and device.
         """
-        return dict(trainer.progress_bar_metrics)
+        return {**get_standard_metrics(trainer), **trainer.progress_bar_metrics}
 
     # Names and totals.
 
@@ -141,6 +141,17 @@ class ProgressBar(Callback):
     def reset_dataloader_idx_tracker(self) -> None:
         """Forget which loader ran last."""
         self._eval_dataloader_idx = None
+
+
+def get_standard_metrics(trainer: Trainer) -> dict[str, int | str]:
+    """Return the version of the run as `v_num`, if it has one: the end of a long name."""
+    versions = [logger.version for logger in trainer.loggers]
+    version: Any = "_".join(dict.fromkeys(map(str, versions)))
+    if len(versions) == 1:
+        version = versions[0]
+    if version is None or version == "":
+        return {}
+    return {"v_num": version[-4:] if isinstance(version, str) else version}
 
 
 def epoch_label(trainer: Trainer) -> str:
