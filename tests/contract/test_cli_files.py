@@ -172,17 +172,3 @@ def test_checkpoints_of_a_command_line_are_read_by_the_other_package(
         path = saved_by(writer, *ADAM, *wide, model=writer.Encoding)
         loaded = reader.Encoding.load_from_checkpoint(path, map_location="cpu")
         assert loaded.encoder.width == 6
-
-
-def test_class_of_a_file_that_nobody_imported_stays_so(tmp_path: Path) -> None:
-    ours = Side(NAMESPACES[0])
-    encoder = {"class_path": "this.Encoder", "init_args": {}}
-    hparams = {
-        "encoder": encoder,
-        "_instantiator": "lightning.pytorch.cli.instantiate_module",
-    }
-    file = {"state_dict": {}, "hyper_parameters": hparams}
-    torch.save({**file, "pytorch-lightning_version": "2.6.6"}, tmp_path / "a.ckpt")
-    with pytest.raises(Exception, match="Import `this` before"):
-        ours.Encoding.load_from_checkpoint(tmp_path / "a.ckpt")
-    assert "this" not in sys.modules

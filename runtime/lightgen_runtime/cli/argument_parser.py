@@ -22,6 +22,7 @@ from lightgen_runtime.cli.optimizers import (
 from lightgen_runtime.core.datamodule import LightningDataModule
 from lightgen_runtime.core.module import LightningModule
 from lightgen_runtime.trainer.trainer import Trainer
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 USAGE_ERROR = 2
 
@@ -72,12 +73,15 @@ class LightningArgumentParser(ArgumentParser):
 
         Returns:
             The keys that were added.
+
+        Raises:
+            MisconfigurationException: The class is none of these.
         """
         if not inspect.isclass(lightning_class):
             lightning_class = class_from_function(lightning_class)
         accepted = (Trainer, LightningModule, LightningDataModule, Callback)
         if not issubclass(lightning_class, accepted):
-            raise TypeError(
+            raise MisconfigurationException(
                 f"`{nested_key}` is given {lightning_class!r}, which is no subclass of "
                 f"{', '.join(cls.__name__ for cls in accepted)}"
             )
@@ -140,7 +144,7 @@ class LightningArgumentParser(ArgumentParser):
         for cls in given if isinstance(given, tuple) else (given,):
             if not (inspect.isclass(cls) and issubclass(cls, accepted)):
                 bases = accepted if isinstance(accepted, tuple) else (accepted,)
-                raise TypeError(
+                raise MisconfigurationException(
                     f"`{nested_key}` is given {cls!r}, which is no subclass of "
                     f"{' or '.join(base.__name__ for base in bases)}"
                 )

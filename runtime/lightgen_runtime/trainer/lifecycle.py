@@ -88,7 +88,9 @@ def _begin_profile(run: Run, fn: str) -> None:
     if isinstance(profiler, PassThroughProfiler):
         return  # asking for `log_dir` may make a folder
     profiler.attach(run.module)
-    local_rank = run.parts.strategy.local_rank
+    # One process has no need of its number in the names of files.
+    strategy = run.parts.strategy
+    local_rank = strategy.local_rank if strategy.world_size > 1 else None
     profiler.setup(fn, local_rank=local_rank, log_dir=run.trainer.log_dir)
 
 
