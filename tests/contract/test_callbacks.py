@@ -366,6 +366,18 @@ def test_timer_stops_and_keeps_its_state(interval: str) -> None:
     assert found[0] == found[1]
 
 
+def test_timer_takes_members_of_enumerations() -> None:
+    for namespace in (OURS, REFERENCE):
+        module = importlib.import_module(f"{namespace}.pytorch.callbacks.timer")
+        timer = module.Timer(interval=module.Interval.epoch)
+        trainer = quiet_trainer(namespace, callbacks=[timer], max_epochs=1)
+        trainer.fit(build(namespace, configure_optimizers=sgd), data(4), data(4))
+        stage = importlib.import_module("lightning.pytorch.trainer.states").RunningStage
+        assert timer.time_elapsed(stage.TRAINING) > 0
+        assert timer.start_time(stage.VALIDATING) < timer.end_time(stage.VALIDATING)
+        assert timer.start_time(stage.TESTING) is None
+
+
 def test_timer_reads_durations_alike() -> None:
     for duration in ("01:02:03:04", {"minutes": 5}, timedelta(hours=2), None):
         left = [

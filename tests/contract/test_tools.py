@@ -244,6 +244,20 @@ def test_summary_is_shown_at_the_start(
             assert words in text, (namespace, words)
 
 
+@pytest.mark.parametrize("kind", ["ModelSummary", "RichModelSummary"])
+def test_summary_without_depth_is_none(
+    kind: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for namespace in (OURS, REFERENCE):
+        callback = getattr(callbacks_of(namespace), kind)(max_depth=0)
+        trainer = quiet_trainer(
+            namespace, callbacks=[callback], max_epochs=1, enable_model_summary=True
+        )
+        trainer.fit(layers(namespace), data())
+        shown = capsys.readouterr()
+        assert "arams" not in shown.out + shown.err + caplog.text
+
+
 def test_each_checkpoint_callback_type_is_a_callback() -> None:
     for namespace in (OURS, REFERENCE):
         callbacks = callbacks_of(namespace)

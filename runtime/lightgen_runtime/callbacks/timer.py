@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
+from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,19 @@ if TYPE_CHECKING:
     from lightgen_runtime.trainer.trainer import Trainer
 
 STAGES = ("train", "sanity_check", "validate", "test", "predict")
-INTERVALS = ("step", "epoch")
 # Several processes must stop at the same batch. To agree costs a message among them,
 # which is not worth it after every batch.
 AGREE_EVERY_N_BATCHES = 10
+
+
+class Interval(str, Enum):
+    """Where a fit may stop."""
+
+    step = "step"
+    epoch = "epoch"
+
+
+INTERVALS = tuple(interval.value for interval in Interval)
 
 
 class Timer(Callback):
@@ -59,7 +69,7 @@ class Timer(Callback):
                 f"{' and '.join(map(repr, INTERVALS))}"
             )
         self._duration = _seconds(duration)
-        self._interval = str(getattr(interval, "value", interval))
+        self._interval = _name(interval)
         self._verbose = verbose
         self._start: dict[str, float] = {}
         self._end: dict[str, float] = {}
@@ -69,11 +79,11 @@ class Timer(Callback):
 
     def start_time(self, stage: str = "train") -> float | None:
         """Return when a stage last started, on the monotonic clock."""
-        return self._start.get(stage)
+        return self._start.get(_name(stage))
 
     def end_time(self, stage: str = "train") -> float | None:
         """Return when a stage last ended, on the monotonic clock."""
-        return self._end.get(stage)
+        return self._end.get(_name(stage))
 
     def time_elapsed(self, stage: str = "train") -> float:
         """Return for how many seconds a stage has run.
@@ -82,7 +92,7 @@ class Timer(Callback):
             stage: "train", "validate" or "test". Training includes its validation, and
                 what was trained before a resumed checkpoint.
         """
-        offset = self._offset if stage == "train" else 0.0
+        offset = self._offset if _name(stage) == "train" else 0.0
         start = self.start_time(stage)
         if start is None:
             return offset
@@ -180,6 +190,11 @@ class Timer(Callback):
         if self._verbose:
             elapsed = timedelta(seconds=int(self.time_elapsed()))
             rank_zero_info(f"The time is over after {elapsed}: training stops.")
+
+
+def _name(value: str | Enum) -> str:
+    """Return the text that an enumeration's member stands for."""
+    return str(value.value) if isinstance(value, Enum) else value
 
 
 def _seconds(duration: Any) -> float | None:
