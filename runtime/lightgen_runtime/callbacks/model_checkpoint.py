@@ -123,7 +123,7 @@ class ModelCheckpoint(Checkpoint):
         self.last_model_path = ""
         self._last_path_saved = ""
         self._last_global_step_saved = 0
-        self._steps_done = 0
+        self._steps_done = self._first_step = 0
         self._last_time_due = 0.0
         self._has_validated = False
         self._waits_for_metric = False
@@ -250,7 +250,7 @@ class ModelCheckpoint(Checkpoint):
         """Start the clock and the counters of this fit."""
         self._last_global_step_saved = 0
         self._last_time_due = time.monotonic()
-        self._steps_done = trainer.global_step
+        self._steps_done = self._first_step = trainer.global_step
 
     def on_train_batch_end(
         self,
@@ -315,7 +315,9 @@ class ModelCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep at least the last state where nothing was due in the whole fit."""
-        if self.save_last and not self._last_path_saved and not trainer.fast_dev_run:
+        has_trained = trainer.global_step > self._first_step
+        is_due = self.save_last and not self._last_path_saved and has_trained
+        if is_due and not trainer.fast_dev_run:
             self._save_newest(trainer, self._metrics_to_rank(trainer))
 
     def _save_at_epoch(self, trainer: Trainer) -> None:
