@@ -400,10 +400,11 @@ def test_kept_files_as_yaml(same: Any) -> None:
     same(scenario)
 
 
-def test_file_of_an_exception(same: Any) -> None:
+@pytest.mark.parametrize("save_last", [None, True, "link"])
+def test_file_of_an_exception(save_last: Any, same: Any) -> None:
     def scenario(namespace: str, root: Path) -> Any:
         keep = callbacks_of(namespace).ModelCheckpoint(
-            root, save_on_exception=True, every_n_epochs=9
+            root, save_on_exception=True, every_n_epochs=9, save_last=save_last
         )
         trainer = quiet_trainer(
             namespace, callbacks=[keep], enable_checkpointing=True, max_epochs=3
@@ -412,9 +413,9 @@ def test_file_of_an_exception(same: Any) -> None:
         module.on_before_backward = lambda loss: 1 // (6 - trainer.global_step)
         with pytest.raises(ZeroDivisionError):
             trainer.fit(module, data(), data(4))
-        return files_in(root)
+        return files_in(root), plain(keep.last_model_path, root)
 
-    assert same(scenario) == {"epoch=1-step=6.ckpt": "1 6 all"}
+    assert same(scenario)[0]["epoch=1-step=6.ckpt"] == "1 6 all"
 
 
 @pytest.mark.parametrize(

@@ -335,8 +335,10 @@ class ModelCheckpoint(Checkpoint):
             or self._must_not_save(trainer)
         ):
             return
-        path = self._free_path(trainer, self._metrics_to_rank(trainer), "")
+        metrics = self._metrics_to_rank(trainer)
+        path = self._free_path(trainer, metrics, "")
         self._write(trainer, path)
+        self._save_newest(trainer, metrics)
         rank_zero_info(
             f"Saved `{path}` because of {type(exception).__name__}: {exception}"
         )
