@@ -304,6 +304,25 @@ def test_trainer_made_by_a_function(same: Any) -> None:
     assert same(scenario) == [6, [3, 4, 8]]
 
 
+def test_trainer_that_takes_no_callbacks(same: Any) -> None:
+    def scenario(side: Side) -> Any:
+        def make(max_epochs: int = 3) -> Any:
+            return side.L.Trainer(**{**QUIET, "max_epochs": max_epochs})
+
+        make.__annotations__["return"] = side.L.Trainer
+        make.__annotations__["max_epochs"] = int
+        with pytest.warns(UserWarning, match="callbacks"):
+            cli = side.build(
+                side.Model,
+                trainer_class=make,
+                trainer_defaults={"callbacks": [side.Patience()]},
+                save_config_callback=side.cli.SaveConfigCallback,
+            )
+        return cli.trainer.max_epochs, len(cli.trainer.callbacks) < 3
+
+    same(scenario)
+
+
 def test_callbacks_and_loggers_by_their_short_names(same: Any) -> None:
     args = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=loss"]
     args += ["--trainer.callbacks+=LearningRateMonitor"]

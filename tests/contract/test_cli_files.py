@@ -172,3 +172,17 @@ def test_checkpoints_of_a_command_line_are_read_by_the_other_package(
         path = saved_by(writer, *ADAM, *wide, model=writer.Encoding)
         loaded = reader.Encoding.load_from_checkpoint(path, map_location="cpu")
         assert loaded.encoder.width == 6
+
+
+def test_module_from_saved_hyperparameters(same: Any) -> None:
+    def scenario(side: Side) -> Any:
+        build = side.cli.instantiate_module
+        encoder = {"class_path": "cli_parts.WideEncoder", "init_args": {"width": 5}}
+        deep = {"_class_path": side.path("Deep"), "hidden": 5}
+        found = [build(side.Model, {"hidden": 5}), build(side.Model, deep)]
+        return (
+            [[type(m).__name__, dict(m.hparams)] for m in found],
+            build(side.Encoding, {"encoder": encoder}).encoder.width,
+        )
+
+    assert same(scenario)[1] == 5
