@@ -250,6 +250,37 @@ def test_weight_averaging(make: Any, tmp_path: Path) -> None:
             assert torch.equal(files[0][key][name], value), (key, name)
 
 
+@pytest.mark.parametrize("writer", [OURS, REFERENCE])
+@pytest.mark.parametrize("name", ["EMAWeightAveraging", "StochasticWeightAveraging"])
+def test_averaging_goes_on_from_the_other_package(
+    name: str, writer: str, tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = {"decay": 0.5}
+    if name == "StochasticWeightAveraging":
+        arguments = {"swa_lrs": 0.05, "swa_epoch_start": 1, "annealing_epochs": 3}
+
+    def fit(namespace: str, resume: Path | None = None) -> Any:
+        averaging = getattr(callbacks_of(namespace), name)(**arguments)
+        keep = callbacks_of(namespace).ModelCheckpoint(
+            tmp_path / namespace, "{epoch}", save_top_k=-1
+        )
+        trainer = quiet_trainer(
+            namespace,
+            max_epochs=4,
+            callbacks=[averaging, keep],
+            enable_checkpointing=True,
+        )
+        module = build(namespace, configure_optimizers=sgd)
+        trainer.fit(module, data(12, 2), data(4), ckpt_path=resume)
+        return module.state_dict()
+
+    uninterrupted = fit(writer)
+    reader = REFERENCE if writer == OURS else OURS
+    resumed = fit(reader, tmp_path / writer / "epoch=2.ckpt")
+    for key, value in uninterrupted.items():
+        assert torch.equal(resumed[key], value), key
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -333,6 +364,18 @@ def test_timer_stops_and_keeps_its_state(interval: str) -> None:
         stages = {str(getattr(stage, "value", stage)) for stage in elapsed}
         found.append((outcome.trainer.global_step, timer.state_key, stages))
     assert found[0] == found[1]
+
+
+def test_timer_takes_members_of_enumerations() -> None:
+    for namespace in (OURS, REFERENCE):
+        module = importlib.import_module(f"{namespace}.pytorch.callbacks.timer")
+        timer = module.Timer(interval=module.Interval.epoch)
+        trainer = quiet_trainer(namespace, callbacks=[timer], max_epochs=1)
+        trainer.fit(build(namespace, configure_optimizers=sgd), data(4), data(4))
+        stage = importlib.import_module("lightning.pytorch.trainer.states").RunningStage
+        assert timer.time_elapsed(stage.TRAINING) > 0
+        assert timer.start_time(stage.VALIDATING) < timer.end_time(stage.VALIDATING)
+        assert timer.start_time(stage.TESTING) is None
 
 
 def test_timer_reads_durations_alike() -> None:

@@ -437,3 +437,22 @@ def test_gradient_norms(order: Any) -> None:
         for namespace in (OURS, REFERENCE)
     )
     assert ours == theirs
+
+
+@pytest.mark.parametrize("namespace", [OURS, REFERENCE])
+def test_settings_of_the_module_in_its_class(namespace: str) -> None:
+    class Manual(small_module(namespace)):  # type: ignore[misc]
+        automatic_optimization = False
+        example_input_array = torch.ones(2, 4)
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(self.layer(batch).pow(2).mean())
+            optimizer.step()
+
+    module = Manual()
+    trainer = quiet_trainer(namespace, max_epochs=1)
+    trainer.fit(module, data())
+    assert trainer.global_step == 4
+    assert module.example_input_array.shape == (2, 4)

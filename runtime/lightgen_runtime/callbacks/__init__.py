@@ -29,7 +29,9 @@ if TYPE_CHECKING:
         RichProgressBar,
         TQDMProgressBar,
     )
+    from lightgen_runtime.callbacks.pruning import ModelPruning
     from lightgen_runtime.callbacks.rich_model_summary import RichModelSummary
+    from lightgen_runtime.callbacks.spike import SpikeDetection
     from lightgen_runtime.callbacks.stochastic_weight_avg import (
         StochasticWeightAveraging,
     )
@@ -56,12 +58,14 @@ __all__ = [
     "LearningRateFinder",
     "LearningRateMonitor",
     "ModelCheckpoint",
+    "ModelPruning",
     "ModelSummary",
     "OnExceptionCheckpoint",
     "PlainProgressBar",
     "ProgressBar",
     "RichModelSummary",
     "RichProgressBar",
+    "SpikeDetection",
     "StochasticWeightAveraging",
     "TQDMProgressBar",
     "ThroughputMonitor",
@@ -85,12 +89,14 @@ _MODULES = {
     "LearningRateFinder": "lr_finder",
     "LearningRateMonitor": "lr_monitor",
     "ModelCheckpoint": "model_checkpoint",
+    "ModelPruning": "pruning",
     "ModelSummary": "model_summary",
     "OnExceptionCheckpoint": "on_exception_checkpoint",
     "PlainProgressBar": "progress",
     "ProgressBar": "progress",
     "RichModelSummary": "rich_model_summary",
     "RichProgressBar": "progress",
+    "SpikeDetection": "spike",
     "StochasticWeightAveraging": "stochastic_weight_avg",
     "TQDMProgressBar": "progress",
     "ThroughputMonitor": "throughput_monitor",

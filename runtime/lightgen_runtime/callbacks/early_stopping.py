@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -55,6 +56,12 @@ class EarlyStopping(Callback):
             `patience`; during the run when nobody logs `monitor` and `strict` is set.
     """
 
+    mode_dict: ClassVar[dict[str, Callable[..., Tensor]]] = {
+        "min": torch.lt,
+        "max": torch.gt,
+    }
+    order_dict: ClassVar[dict[str, str]] = {"min": "<", "max": ">"}
+
     def __init__(
         self,
         monitor: str,
@@ -80,7 +87,8 @@ class EarlyStopping(Callback):
                 "without improvement to wait for, 0 or more."
             )
         self.monitor = monitor
-        self.min_delta = min_delta
+        # Signed, so that subtracting it makes a value worse in either mode.
+        self.min_delta = min_delta if mode == "max" else -min_delta
         self.patience = patience
         self.verbose = verbose
         self.mode = mode
@@ -96,6 +104,11 @@ class EarlyStopping(Callback):
         self.best_score = torch.tensor(torch.inf if mode == "min" else -torch.inf)
         self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
         self.stopping_reason_message: str | None = None
+
+    @property
+    def monitor_op(self) -> Callable[..., Tensor]:
+        """The comparison that tells whether its first argument is the better one."""
+        return self.mode_dict[self.mode]
 
     @property
     def state_key(self) -> str:
@@ -165,18 +178,18 @@ class EarlyStopping(Callback):
                 f"`{name}` is {value}: stopping. Its best value was {best:.3f}.",
             )
         limit = self.stopping_threshold
-        if limit is not None and self._is_better(value, limit):
+        if limit is not None and self.monitor_op(current, limit):
             return (
                 EarlyStoppingReason.STOPPING_THRESHOLD,
-                f"`{name}` = {value:.5g} has passed the goal {limit}: stopping.",
+                f"`{name}` = {value:.5g} {self.order_dict[self.mode]} the goal {limit}: stopping.",
             )
         limit = self.divergence_threshold
-        if limit is not None and self._is_better(limit, value):
+        if limit is not None and self.monitor_op(-current, -limit):
             return (
                 EarlyStoppingReason.DIVERGENCE_THRESHOLD,
                 f"`{name}` = {value:.5g} is worse than the limit {limit}: stopping.",
             )
-        if self._is_improvement(current):
+        if self.monitor_op(current - self.min_delta, self.best_score):
             gain = f" by {abs(best - value):.3f}" if abs(best) != torch.inf else ""
             self.best_score = current
             self.wait_count = 0
@@ -192,15 +205,6 @@ class EarlyStopping(Callback):
                 f"stopping. Its best value was {best:.3f}.",
             )
         return EarlyStoppingReason.NOT_STOPPED, ""
-
-    def _is_better(self, value: float, than: float) -> bool:
-        return value < than if self.mode == "min" else value > than
-
-    def _is_improvement(self, current: Tensor) -> bool:
-        # On tensors: in Python floats a float32 metric could win by rounding alone.
-        if self.mode == "min":
-            return bool(current + self.min_delta < self.best_score)
-        return bool(current - self.min_delta > self.best_score)
 
     def _report_missing(self, trainer: Trainer) -> None:
         message = missing_metric_message(

@@ -25,6 +25,7 @@ from lightgen_runtime.callbacks.monitored import (
     epoch_end_has_metrics,
     missing_metric_message,
     validates,
+    validation_follows,
 )
 from lightgen_runtime.utilities.atomic_write import atomic_write
 from lightgen_runtime.utilities.exceptions import (
@@ -122,12 +123,14 @@ class ModelCheckpoint(Checkpoint):
         self.last_model_path = ""
         self._last_path_saved = ""
         self._last_global_step_saved = 0
-        self._steps_done = 0
+        self._steps_done = self._first_step = 0
         self._last_time_due = 0.0
         self._has_validated = False
         self._waits_for_metric = False
         # Read at every batch: nothing but this may run when no batch can be due.
-        self._is_step_triggered = bool(every_n_train_steps or train_time_interval)
+        self._is_step_triggered = bool(
+            every_n_train_steps or train_time_interval is not None
+        )
 
     def _check_arguments(self) -> None:
         if self.mode not in ("min", "max"):
@@ -156,7 +159,12 @@ class ModelCheckpoint(Checkpoint):
                     f"`{name}={value}` is not accepted. Use 0 for never, or a positive "
                     "number."
                 )
-        given = [f"`{name}={value}`" for name, value in triggers.items() if value]
+        # A `timedelta` of zero is a trigger: every batch.
+        given = [
+            f"`{name}={value}`"
+            for name, value in triggers.items()
+            if value or isinstance(value, timedelta)
+        ]
         if len(given) > 1:
             raise MisconfigurationException(
                 f"{' and '.join(given)} exclude each other. Keep one, or add a second "
@@ -242,7 +250,7 @@ class ModelCheckpoint(Checkpoint):
         """Start the clock and the counters of this fit."""
         self._last_global_step_saved = 0
         self._last_time_due = time.monotonic()
-        self._steps_done = trainer.global_step
+        self._steps_done = self._first_step = trainer.global_step
 
     def on_train_batch_end(
         self,
@@ -254,7 +262,10 @@ class ModelCheckpoint(Checkpoint):
     ) -> None:
         """Save when a number of steps or a time is reached."""
         if self._is_step_triggered and self._is_batch_due(trainer):
-            self._save_at_step(trainer)
+            if self.monitor is not None and validation_follows(trainer):
+                self._waits_for_metric = True  # what is there now may be of the past
+            else:
+                self._save_at_step(trainer)
 
     def _is_batch_due(self, trainer: Trainer) -> bool:
         if self._train_time_interval is not None:
@@ -302,12 +313,17 @@ class ModelCheckpoint(Checkpoint):
         elif self._is_epoch_end_the_time(trainer):
             self._save_at_epoch(trainer)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep at least the last state where nothing was due in the whole fit."""
+        has_trained = trainer.global_step > self._first_step
+        is_due = self.save_last and not self._last_path_saved and has_trained
+        if is_due and not trainer.fast_dev_run:
+            self._save_newest(trainer, self._metrics_to_rank(trainer))
+
     def _save_at_epoch(self, trainer: Trainer) -> None:
-        metrics = self._metrics_to_rank(trainer)
         every = self._every_n_epochs
         if every and (trainer.current_epoch + 1) % every == 0:
-            self._save_best(trainer, metrics)
-        self._save_newest(trainer, metrics)
+            self._save(trainer, self._metrics_to_rank(trainer))
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -319,8 +335,10 @@ class ModelCheckpoint(Checkpoint):
             or self._must_not_save(trainer)
         ):
             return
-        path = self._free_path(trainer, self._metrics_to_rank(trainer), "")
+        metrics = self._metrics_to_rank(trainer)
+        path = self._free_path(trainer, metrics, "")
         self._write(trainer, path)
+        self._save_newest(trainer, metrics)
         rank_zero_info(
             f"Saved `{path}` because of {type(exception).__name__}: {exception}"
         )

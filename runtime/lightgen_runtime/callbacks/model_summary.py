@@ -17,7 +17,7 @@ class ModelSummary(Callback):
     """Print the model's layers and parameters to stderr when a fit starts.
 
     Args:
-        max_depth: Levels of submodules to list: 0 for totals only, -1 for all.
+        max_depth: Levels of submodules to list: -1 for all, 0 prints nothing.
     """
 
     def __init__(self, max_depth: int = 1) -> None:
@@ -25,5 +25,5 @@ class ModelSummary(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the table, on rank zero."""
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and self._max_depth:
             print_to_stderr(str(summarize(pl_module, self._max_depth)))

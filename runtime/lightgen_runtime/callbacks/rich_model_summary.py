@@ -17,7 +17,7 @@ class RichModelSummary(ModelSummary):
     """Print the model's layers and parameters to stderr when a fit starts, with Rich.
 
     Args:
-        max_depth: Levels of submodules to list: 0 for totals only, -1 for all.
+        max_depth: Levels of submodules to list: -1 for all, 0 prints nothing.
         summarize_kwargs: Arguments of `rich.table.Table`, such as `header_style`.
 
     Raises:
@@ -30,7 +30,7 @@ class RichModelSummary(ModelSummary):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the table, on rank zero."""
-        if not trainer.is_global_zero:
+        if not (trainer.is_global_zero and self._max_depth):
             return
         used_by = type(self).__name__
         install = "pip install rich"
@@ -48,6 +48,5 @@ class RichModelSummary(ModelSummary):
             mode = {True: "train", False: "eval", None: ""}[layer.training]
             table.add_row(str(number), layer.name, layer.layer_type, count, mode)
         console = consoles.Console(stderr=True)
-        if summary.layers:
-            console.print(table)
+        console.print(table)
         console.print(str(summary).splitlines()[-1], highlight=False)

@@ -34,7 +34,8 @@ class WeightAveraging(Callback):
             `multi_avg_fn` decides what is averaged how.
 
     Compat: unlike Lightning, evaluating a checkpoint leaves the module with the averaged
-    weights that were evaluated, not with those beside them.
+    weights that were evaluated, not with those beside them; and a file of weights alone
+    holds the average too.
     """
 
     def __init__(
@@ -138,20 +139,29 @@ class WeightAveraging(Callback):
         """Store the average as the weights, and the weights beside it."""
         if self._average_model is None or trainer.state.fn != "fit":
             return
-        state = self._average_model.state_dict()
-        average = {
-            name.removeprefix(_PREFIX): value
-            for name, value in state.items()
-            if name.startswith(_PREFIX)
-        }
         current = checkpoint["state_dict"]
+        average = self._average_state()
         if self._swapped:  # somebody saves in the middle of validation
             average, current = current, average
         checkpoint["state_dict"] = average
         checkpoint["current_model_state"] = current
         checkpoint["averaging_state"] = {
-            name: value for name, value in state.items() if not name.startswith(_PREFIX)
+            name: value
+            for name, value in self._average_model.state_dict().items()
+            if not name.startswith(_PREFIX)
         }
+
+    def weights_to_save(
+        self, trainer: Trainer, weights: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the average, for a file that holds weights and nothing else.
+
+        Args:
+            trainer: The running trainer.
+            weights: The `state_dict` of the module as it is.
+        """
+        has_average = self._average_model is not None and trainer.state.fn == "fit"
+        return self._average_state() if has_average and not self._swapped else weights
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -169,6 +179,14 @@ class WeightAveraging(Callback):
         average.load_state_dict(weights | checkpoint["averaging_state"])
         pl_module.load_state_dict(checkpoint["current_model_state"])
         rank_zero_info("Training goes on from the weights beside the averaged ones.")
+
+    def _average_state(self) -> dict[str, Any]:
+        assert self._average_model is not None
+        return {
+            name.removeprefix(_PREFIX): value
+            for name, value in self._average_model.state_dict().items()
+            if name.startswith(_PREFIX)
+        }
 
     def _average(self, pl_module: LightningModule) -> AveragedModel:
         # Not in `setup`: `configure_model` may build the layers after that.

@@ -8,13 +8,21 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import class_from_function
+from torch.optim import Optimizer
 
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.cli.config_errors import explain_refusal
-from lightgen_runtime.cli.config_file import ConfigError, ConfigFileAction
+from lightgen_runtime.cli.config_file import ConfigError
+from lightgen_runtime.cli.optimizers import (
+    AUTOMATIC,
+    LRSchedulerType,
+    LRSchedulerTypeTuple,
+    Register,
+)
 from lightgen_runtime.core.datamodule import LightningDataModule
 from lightgen_runtime.core.module import LightningModule
 from lightgen_runtime.trainer.trainer import Trainer
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 USAGE_ERROR = 2
 
@@ -44,9 +52,8 @@ class LightningArgumentParser(ArgumentParser):
             **kwargs,
         )
         self.callback_keys: list[str] = []
-        self.add_argument(
-            "-c", "--config", action=ConfigFileAction, help="Path of a YAML config."
-        )
+        self._optimizers: Register = {}
+        self._lr_schedulers: Register = {}
 
     def add_lightning_class_args(
         self,
@@ -66,12 +73,15 @@ class LightningArgumentParser(ArgumentParser):
 
         Returns:
             The keys that were added.
+
+        Raises:
+            MisconfigurationException: The class is none of these.
         """
         if not inspect.isclass(lightning_class):
             lightning_class = class_from_function(lightning_class)
         accepted = (Trainer, LightningModule, LightningDataModule, Callback)
         if not issubclass(lightning_class, accepted):
-            raise TypeError(
+            raise MisconfigurationException(
                 f"`{nested_key}` is given {lightning_class!r}, which is no subclass of "
                 f"{', '.join(cls.__name__ for cls in accepted)}"
             )
@@ -91,6 +101,63 @@ class LightningArgumentParser(ArgumentParser):
             sub_configs=True,
         )
         return list(added)
+
+    def add_optimizer_args(
+        self,
+        optimizer_class: type[Optimizer] | tuple[type[Optimizer], ...] = (Optimizer,),
+        nested_key: str = "optimizer",
+        link_to: str = AUTOMATIC,
+    ) -> None:
+        """Add the arguments of an optimizer under `nested_key`.
+
+        Args:
+            optimizer_class: The class, or a tuple of classes: then the config chooses
+                one of them or of their subclasses.
+            nested_key: Where the arguments go, e.g. `optimizer` for `--optimizer.lr`.
+            link_to: The argument that gets `class_path` and `init_args` of the
+                optimizer; AUTOMATIC makes it the module's by itself.
+        """
+        self._add_chosen_class(optimizer_class, Optimizer, nested_key, "params")
+        self._optimizers[nested_key] = (optimizer_class, link_to)
+
+    def add_lr_scheduler_args(
+        self,
+        lr_scheduler_class: (
+            LRSchedulerType | tuple[LRSchedulerType, ...]
+        ) = LRSchedulerTypeTuple,
+        nested_key: str = "lr_scheduler",
+        link_to: str = AUTOMATIC,
+    ) -> None:
+        """Add the arguments of a scheduler; see `add_optimizer_args`."""
+        self._add_chosen_class(
+            lr_scheduler_class, LRSchedulerTypeTuple, nested_key, "optimizer"
+        )
+        self._lr_schedulers[nested_key] = (lr_scheduler_class, link_to)
+
+    def _add_chosen_class(
+        self,
+        given: type | tuple[type, ...],
+        accepted: type | tuple[type, ...],
+        nested_key: str,
+        skip: str,
+    ) -> None:
+        for cls in given if isinstance(given, tuple) else (given,):
+            if not (inspect.isclass(cls) and issubclass(cls, accepted)):
+                bases = accepted if isinstance(accepted, tuple) else (accepted,)
+                raise MisconfigurationException(
+                    f"`{nested_key}` is given {cls!r}, which is no subclass of "
+                    f"{' or '.join(base.__name__ for base in bases)}"
+                )
+        # They are built later, once there are parameters to give them.
+        kwargs: dict[str, Any] = {
+            "instantiate": False,
+            "fail_untyped": False,
+            "skip": {skip},
+        }
+        if isinstance(given, tuple):
+            self.add_subclass_arguments(given, nested_key, **kwargs)
+        else:
+            self.add_class_arguments(given, nested_key, sub_configs=True, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one `error: ...` line with file, line and key, and exit with 2."""

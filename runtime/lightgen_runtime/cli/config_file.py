@@ -58,7 +58,9 @@ class ConfigFileAction(ActionConfigFile):
     ) -> None:
         """Merge the config into `namespace`, once it is known to be sound YAML."""
         assert isinstance(parser, ArgumentParser)
-        _check_groups(read_config(values), parser.groups or {})
+        # A class to choose is a group too, but an argument that may be null.
+        chosen = {a.dest for a in parser._actions if hasattr(a, "_typehint")}
+        _check_groups(read_config(values), set(parser.groups or {}) - chosen)
         super().__call__(  # type: ignore[no-untyped-call]
             parser, namespace, values, option_string
         )

@@ -6,19 +6,34 @@ Parses, builds the classes, calls the Trainer; knows nothing of projects or run 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
+from torch.optim import Optimizer
 
+from lightgen_runtime import callbacks, loggers, profilers
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.cli.argument_parser import LightningArgumentParser
+from lightgen_runtime.cli.config_file import ConfigFileAction
+from lightgen_runtime.cli.instantiation import HyperparameterSaver
+from lightgen_runtime.cli.optimizers import (
+    LRSchedulerTypeTuple,
+    LRSchedulerTypeUnion,
+    ReduceLROnPlateau,
+    configure_module,
+    link_registered,
+)
 from lightgen_runtime.cli.save_config import SaveConfigCallback
 from lightgen_runtime.core.datamodule import LightningDataModule
+from lightgen_runtime.core.hparams import CLASS_PATH_KEY, INSTANTIATOR_KEY
 from lightgen_runtime.core.module import LightningModule
 from lightgen_runtime.io import TorchCheckpointIO
 from lightgen_runtime.trainer.trainer import Trainer
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 from lightgen_runtime.utilities.seed import seed_everything
 
 ArgsType = list[str] | dict[str, Any] | Namespace | None
@@ -51,13 +66,18 @@ class LightningCLI:
         args: Arguments instead of those of the process; a dict or Namespace holds
             them by key.
         run: Run a subcommand; otherwise there are none and only the objects are built.
+        auto_configure_optimizers: Add the options `--optimizer` and `--lr_scheduler`;
+            what they choose replaces the module's `configure_optimizers`.
+        load_from_checkpoint_support: Have `save_hyperparameters` save what the config
+            says of an argument rather than the object built from it, so that
+            `load_from_checkpoint` can build it again.
 
     Attributes:
         config: The parsed config; with `run` the values are under the subcommand.
         config_init: The same with the classes built.
         model, datamodule, trainer: What was built.
 
-    Compat: Lightning 2.6, without options for optimizers and schedulers.
+    Compat: Lightning 2.6.
     """
 
     def __init__(
@@ -79,22 +99,27 @@ class LightningCLI:
         subclass_mode_data: bool = False,
         args: ArgsType = None,
         run: bool = True,
+        auto_configure_optimizers: bool = True,
+        load_from_checkpoint_support: bool = True,
     ) -> None:
-        self.model_class = model_class or LightningModule
+        self.model_class = model_class
         self.datamodule_class = datamodule_class
         self.save_config_callback = save_config_callback
         self.save_config_kwargs = save_config_kwargs or {}
         self.trainer_class = trainer_class
         self.trainer_defaults = trainer_defaults or {}
         self.seed_everything_default = seed_everything_default
+        self.parser_kwargs = parser_kwargs or {}
         self.parser_class = parser_class
+        self.auto_configure_optimizers = auto_configure_optimizers
+        self.load_from_checkpoint_support = load_from_checkpoint_support
         self.subclass_mode_model = model_class is None or subclass_mode_model
         self.subclass_mode_data = datamodule_class is None or subclass_mode_data
         self.subcommand: str | None = None
         self._subcommand_parsers: dict[str, LightningArgumentParser] = {}
         self._subcommand_arguments: dict[str, list[str]] = {}
 
-        main_kwargs, subparser_kwargs = self._split_parser_kwargs(parser_kwargs or {})
+        main_kwargs, subparser_kwargs = self._split_parser_kwargs(self.parser_kwargs)
         self.setup_parser(run, main_kwargs, subparser_kwargs)
         self.parse_arguments(self.parser, args)
         self.subcommand = self.config["subcommand"] if run else None
@@ -109,8 +134,12 @@ class LightningCLI:
     # --- the parser
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Return an empty parser; override to configure it."""
-        return self.parser_class(**kwargs)
+        """Return a parser that takes configs; override to configure it."""
+        parser = self.parser_class(**kwargs)
+        parser.add_argument(
+            "-c", "--config", action=ConfigFileAction, help="Path of a YAML config."
+        )
+        return parser
 
     def setup_parser(
         self,
@@ -119,6 +148,7 @@ class LightningCLI:
         subparser_kwargs: dict[str, dict[str, Any]],
     ) -> None:
         """Build `self.parser`, with or without the subcommands."""
+        _import_what_has_a_short_name()
         self.parser = self.init_parser(**main_kwargs)
         if not add_subcommands:
             self._add_arguments(self.parser)
@@ -156,7 +186,9 @@ class LightningCLI:
         }
         parser.set_defaults(defaults)
         parser.add_lightning_class_args(
-            self.model_class, "model", subclass_mode=self.subclass_mode_model
+            self.model_class or LightningModule,
+            "model",
+            subclass_mode=self.subclass_mode_model,
         )
         if self.datamodule_class is not None:
             parser.add_lightning_class_args(
@@ -169,6 +201,11 @@ class LightningCLI:
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Override to add or link arguments; called for each subcommand's parser."""
+
+    @staticmethod
+    def link_optimizers_and_lr_schedulers(parser: LightningArgumentParser) -> None:
+        """Link the optimizers and schedulers that were added with `link_to`."""
+        link_registered(parser)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -195,13 +232,71 @@ class LightningCLI:
 
     def instantiate_classes(self) -> None:
         """Build the datamodule, the model and the trainer from `self.config`."""
-        self.config_init = self.parser.instantiate(self.config)
+        self.config_init = self.parser.instantiate(
+            self.config, instantiators=self._hparam_savers()
+        )
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
+        if self.auto_configure_optimizers:
+            configure_module(
+                self.model,
+                self._parser(self.subcommand),
+                self._own_part(self.config_init),
+                self.configure_optimizers,
+            )
         self.trainer = self.instantiate_trainer()
+
+    def _hparam_savers(self) -> list[tuple[HyperparameterSaver, type, bool]]:
+        """Return who builds the module and the datamodule."""
+        if not self.load_from_checkpoint_support:
+            return []
+        given = (
+            ("model", self.model_class or LightningModule, self.subclass_mode_model),
+            (
+                "data",
+                self.datamodule_class or LightningDataModule,
+                self.subclass_mode_data,
+            ),
+        )
+        return [
+            (HyperparameterSaver(self._plain_config, key), cls, is_chosen)
+            for key, cls, is_chosen in given
+            # A function's arguments are not those of the class that it builds.
+            if inspect.isclass(cls)
+        ]
+
+    def _plain_config(self) -> dict[str, Any]:
+        """Return the config as its file would have it."""
+        text = self.parser.dump(
+            self.config, skip_link_targets=False, skip_unset=False, skip_validation=True
+        )
+        config: dict[str, Any] = yaml.safe_load(text)
+        return config[self.subcommand] if self.subcommand else config
 
     def after_instantiate_classes(self) -> None:
         """Override to run code once everything is built."""
+
+    @staticmethod
+    def configure_optimizers(
+        lightning_module: LightningModule,
+        optimizer: Optimizer,
+        lr_scheduler: LRSchedulerTypeUnion | None = None,
+    ) -> Any:
+        """Return what `configure_optimizers` of the module is to return.
+
+        Override it to set more than the classes, such as a scheduler's interval.
+
+        Args:
+            lightning_module: The module.
+            optimizer: The optimizer that the config chose.
+            lr_scheduler: The scheduler, if it chose one.
+        """
+        if lr_scheduler is None:
+            return optimizer
+        if isinstance(lr_scheduler, ReduceLROnPlateau):
+            scheduler = {"scheduler": lr_scheduler, "monitor": lr_scheduler.monitor}
+            return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return [optimizer], [lr_scheduler]
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer.
@@ -210,6 +305,12 @@ class LightningCLI:
             **kwargs: Trainer arguments that replace those of the config.
         """
         config = {**self._get(self.config_init, "trainer", {}), **kwargs}
+        if "callbacks" not in config:
+            rank_zero_warn(
+                f"`{getattr(self.trainer_class, '__name__', self.trainer_class)}` has no "
+                "argument `callbacks`: those of the command line are left out"
+            )
+            return self.trainer_class(**config)
         config["callbacks"] = [
             *_as_list(config.get("callbacks")),
             *(
@@ -264,7 +365,7 @@ class LightningCLI:
         The weights fit only a model built as it was when they were saved.
         """
         path = self._get(self.config, "ckpt_path")
-        if self.subclass_mode_model or path is None or not Path(path).is_file():
+        if path is None or not Path(path).is_file():
             return
         hparams = self._checkpoint_hparams(Path(path))
         if hparams:
@@ -276,9 +377,16 @@ class LightningCLI:
     def _checkpoint_hparams(self, path: Path) -> dict[str, Any]:
         """Return those hyperparameters in the checkpoint that the model has."""
         checkpoint = TorchCheckpointIO().load_checkpoint(path, map_location="cpu")
-        saved = checkpoint.get("hyper_parameters", {})
-        model = self._get(self.config, "model", {})
-        return {name: value for name, value in saved.items() if name in model}
+        saved = dict(checkpoint.get("hyper_parameters", {}))
+        class_path = saved.pop(CLASS_PATH_KEY, None)
+        if self.subclass_mode_model and class_path is not None:
+            saved.pop(INSTANTIATOR_KEY, None)
+            return {"class_path": class_path, "init_args": saved}
+        model = self._get(self.config, "model") or {}
+        if self.subclass_mode_model:
+            model = model.get("init_args") or {}
+        known = {name: value for name, value in saved.items() if name in model}
+        return {"init_args": known} if self.subclass_mode_model and known else known
 
     # --- the config
 
@@ -287,13 +395,15 @@ class LightningCLI:
 
     def _own_config(self) -> Namespace:
         """Return the part of the config that belongs to the subcommand."""
-        own: Namespace = self.config
-        return own[self.subcommand] if self.subcommand else own
+        return self._own_part(self.config)
+
+    def _own_part(self, config: Namespace) -> Namespace:
+        own: Namespace = config[self.subcommand] if self.subcommand else config
+        return own
 
     def _get(self, config: Namespace, key: str, default: Any = None) -> Any:
         """Return a value of `config`, which may be under the subcommand."""
-        own = config[self.subcommand] if self.subcommand else config
-        return own.get(key, default)
+        return self._own_part(config).get(key, default)
 
     def _split_parser_kwargs(
         self, parser_kwargs: dict[str, Any]
@@ -307,13 +417,27 @@ class LightningCLI:
         self.add_default_arguments_to_parser(parser)
         self.add_core_arguments_to_parser(parser)
         self.add_arguments_to_parser(parser)
+        if self.auto_configure_optimizers:
+            # Those that `add_arguments_to_parser` added take the place of the default.
+            if not parser._optimizers:
+                parser.add_optimizer_args((Optimizer,))
+            if not parser._lr_schedulers:
+                parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
+        self.link_optimizers_and_lr_schedulers(parser)
 
     def _trainer_type(self) -> type[Trainer]:
         """Return the class whose methods are the subcommands."""
         return self.trainer_class if isinstance(self.trainer_class, type) else Trainer
 
 
-def _as_list(callbacks: Callback | list[Callback] | None) -> list[Callback]:
-    if callbacks is None:
+def _import_what_has_a_short_name() -> None:
+    """Import what a config may name without its module: only imported classes are found."""
+    for package in (callbacks, loggers, profilers):
+        for name in package.__all__:
+            getattr(package, name)
+
+
+def _as_list(given: Callback | list[Callback] | None) -> list[Callback]:
+    if given is None:
         return []
-    return [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
+    return [given] if isinstance(given, Callback) else list(given)

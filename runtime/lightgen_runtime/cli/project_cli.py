@@ -66,8 +66,9 @@ class ProjectCLI(LightningCLI):
 
     Args:
         *args: As for LightningCLI.
-        **kwargs: As for LightningCLI; without `save_config_callback` the config is
-            saved in the run's folder only.
+        **kwargs: As for LightningCLI. By default there are no options for optimizers,
+            hyperparameters are saved as `__init__` gets them, and the config is saved
+            in the run's folder only.
 
     Raises:
         SystemExit: With 2 if the config, the data or a checkpoint cannot be used, with
@@ -77,6 +78,10 @@ class ProjectCLI(LightningCLI):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("save_config_callback", None)
+        # The optimizer of a project is in its code, where `lightgen regen` keeps it.
+        kwargs.setdefault("auto_configure_optimizers", False)
+        # Its arguments are plain values, which need no parser to be built from.
+        kwargs.setdefault("load_from_checkpoint_support", False)
         self._run: Run | None = None  # claimed by this command
         self._results: Path | None = None  # the folder that results go to
         self._predictions: Path | None = None

@@ -30,6 +30,10 @@ class SaveConfigCallback(Callback):
         overwrite: Replace a file that is there already.
         multifile: Save configs that came from several files as several files.
         save_to_log_dir: Save to `trainer.log_dir`; otherwise only `save_config` runs.
+
+    Raises:
+        ValueError: Nothing would be saved: `save_to_log_dir` is false and `save_config`
+            is not overridden.
     """
 
     def __init__(
@@ -48,6 +52,13 @@ class SaveConfigCallback(Callback):
         self.multifile = multifile
         self.save_to_log_dir = save_to_log_dir
         self.already_saved = False
+        if not save_to_log_dir and type(self).save_config is (
+            SaveConfigCallback.save_config
+        ):
+            raise ValueError(
+                "`save_to_log_dir=False` saves nothing. Override `save_config` to save "
+                "somewhere else, or pass `save_config_callback=None` to the CLI."
+            )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save the config once, on rank zero.

@@ -6,12 +6,37 @@ import copy
 import inspect
 import types
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+
+# Keys of hyperparameters that a command line saved: who builds the object from them, and
+# which class the config had chosen. Source: checkpoints of Lightning 2.6.
+INSTANTIATOR_KEY = "_instantiator"
+INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
+CLASS_PATH_KEY = "_class_path"
+
+_given: ContextVar[tuple[type, dict[str, Any]] | None] = ContextVar(
+    "given hyperparameters", default=None
+)
+
+
+@contextmanager
+def given_hyperparameters(cls: type, values: dict[str, Any]) -> Iterator[None]:
+    """Let `save_hyperparameters` of an object of `cls` save `values` of its arguments.
+
+    A command line builds arguments from a config, and the config is what can be stored.
+    """
+    token = _given.set((cls, {**values, INSTANTIATOR_KEY: INSTANTIATOR}))
+    try:
+        yield
+    finally:
+        _given.reset(token)
 
 
 class AttributeDict(dict[str, Any]):
@@ -71,7 +96,11 @@ class HyperparametersMixin:
         if frame is None:
             raise RuntimeError("`save_hyperparameters` needs Python's frame support")
         ignored = {ignore} if isinstance(ignore, str) else set(ignore or ())
-        captured = _init_arguments(self, frame)
+        given = _given.get()
+        if given is not None and type(self) is given[0]:
+            captured = given[1]
+        else:
+            captured = _init_arguments(self, frame)
         name: str | None = "kwargs"
         if not args:
             chosen = captured

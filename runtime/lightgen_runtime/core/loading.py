@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
+from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
 
 from lightgen_runtime.core.hparams import (
+    CLASS_PATH_KEY,
+    INSTANTIATOR,
+    INSTANTIATOR_KEY,
     AttributeDict,
     HyperparametersMixin,
     accepted_arguments,
@@ -76,12 +83,16 @@ def load_from_checkpoint(
         saved = dict(checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {})
     else:
         saved = _read_hparams(Path(hparams_file))
+    by_config = saved.pop(INSTANTIATOR_KEY, None) == INSTANTIATOR
+    if by_config:
+        cls = _chosen_class(cls, saved.pop(CLASS_PATH_KEY, None), path)
     saved = {**_with_attributes(saved), **overrides}
     name = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_NAME, "kwargs")
     arguments = accepted_arguments(cls, saved, name)
     if name in (None, "kwargs"):
         _check_overrides(cls, overrides, arguments)
-    instance: Any = _construct(cls, arguments, path)
+    build = _from_config if by_config else _construct
+    instance: Any = build(cls, arguments, path)
     if isinstance(instance, nn.Module):
         _load_module(instance, checkpoint, strict, path)
     else:
@@ -169,6 +180,54 @@ def _construct(cls: type[T], arguments: dict[str, Any], path: object) -> T:
             "`load_from_checkpoint`, or call `self.save_hyperparameters()` in `__init__` "
             "so that checkpoints hold it."
         ) from error
+
+
+def _chosen_class(cls: type[T], class_path: str | None, path: object) -> type[T]:
+    """Return the subclass of `cls` that a command line's config had chosen, if any."""
+    if class_path is None:
+        return cls
+    module = _imported(class_path, path)
+    chosen: Any = getattr(module, class_path.rpartition(".")[2], None)
+    if inspect.isclass(chosen) and issubclass(chosen, cls):
+        return chosen
+    return cls
+
+
+def _from_config(cls: type[T], arguments: dict[str, Any], path: object) -> T:
+    """Build `cls` from what a command line saved: arguments as a config has them."""
+    for class_path in _class_paths(arguments):
+        _imported(class_path, path)
+    # In a layer above, and with a parser that nobody else pays for.
+    cli = import_module("lightgen_runtime.cli")
+    instance: T = cli.instantiate_module(cls, arguments)
+    return instance
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    """Yield the class paths anywhere in a config."""
+    if isinstance(value, dict):
+        if isinstance(value.get("class_path"), str):
+            yield value["class_path"]
+        for item in value.values():
+            yield from _class_paths(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _class_paths(item)
+
+
+def _imported(class_path: str, path: object) -> ModuleType:
+    """Return the module of a class that a file names.
+
+    Raises:
+        MisconfigurationException: Nobody has imported it. A file must not decide that.
+    """
+    name = class_path.rpartition(".")[0]
+    if name not in sys.modules:
+        raise MisconfigurationException(
+            f"`{path}` was written by a run whose config names `{class_path}`. Import "
+            f"`{name}` before `load_from_checkpoint`, if you trust the file."
+        )
+    return sys.modules[name]
 
 
 def _read_hparams(path: Path) -> dict[str, Any]:

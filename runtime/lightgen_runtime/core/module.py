@@ -54,6 +54,10 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
         0.5
     """
 
+    # In the class, so that a subclass may set them there too.
+    example_input_array: Any = None
+    automatic_optimization: bool = True
+
     if TYPE_CHECKING:  # TorchScript would try to compile annotations of the class
         _log_context: LogContext | None
         _run: Run | None
@@ -86,8 +90,6 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
             _device=torch.device("cpu"),
             _dtype=torch.get_default_dtype(),
         )
-        self.example_input_array: Any = None
-        self.automatic_optimization = True
         self._strict_loading: bool | None = None
 
     # ---- steps ----

@@ -10,7 +10,14 @@ from torch import Tensor
 if TYPE_CHECKING:
     from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
 
-_SETTINGS = ("monitor", "mode", "save_last", "save_top_k", "save_weights_only")
+_SETTINGS = (
+    "monitor",
+    "mode",
+    "save_last",
+    "save_top_k",
+    "save_weights_only",
+    "_every_n_train_steps",
+)
 
 
 class CheckpointFile(NamedTuple):

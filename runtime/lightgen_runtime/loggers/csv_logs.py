@@ -113,6 +113,8 @@ class CSVLogger(Logger):
         flush_logs_every_n_steps: Rows are buffered up to every so many steps.
     """
 
+    LOGGER_JOIN_CHAR = "-"
+
     def __init__(
         self,
         save_dir: str | Path,
@@ -127,6 +129,7 @@ class CSVLogger(Logger):
         self._prefix = prefix
         self._flush_every_n_steps = flush_logs_every_n_steps
         self._metrics_file: MetricsFile | None = None
+        self._hparams: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
@@ -171,7 +174,10 @@ class CSVLogger(Logger):
         if rank_zero_only.rank != 0:
             return
         if self._prefix:
-            metrics = {f"{self._prefix}-{name}": v for name, v in metrics.items()}
+            metrics = {
+                f"{self._prefix}{self.LOGGER_JOIN_CHAR}{name}": v
+                for name, v in metrics.items()
+            }
         self.experiment.log_metrics(metrics, step)
         if step is not None and (step + 1) % self._flush_every_n_steps == 0:
             self.save()
@@ -179,13 +185,14 @@ class CSVLogger(Logger):
     def log_hyperparams(
         self, params: Mapping[str, Any] | Namespace | None = None
     ) -> None:
-        """Write `params` to hparams.yaml, what is not plain data as its text."""
+        """Add `params` to hparams.yaml, what is not plain data as its text."""
         if rank_zero_only.rank != 0 or params is None:
             return
         import yaml
 
+        self._hparams.update(as_dict(params))
         with atomic_write(Path(self.log_dir) / HPARAMS_FILE) as stream:
-            text = yaml.safe_dump(plain(as_dict(params)), sort_keys=False)
+            text = yaml.safe_dump(plain(self._hparams), sort_keys=False)
             stream.write(text.encode("utf-8"))
 
     def save(self) -> None:

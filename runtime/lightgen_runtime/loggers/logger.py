@@ -68,9 +68,12 @@ class Logger(ABC):
 
     @abstractmethod
     def log_hyperparams(
-        self, params: Mapping[str, Any] | Namespace | None = None
+        self,
+        params: Mapping[str, Any] | Namespace | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
-        """Record the hyperparameters of the run."""
+        """Record the hyperparameters of the run; a logger may take more than these."""
 
     def log_graph(self, model: nn.Module, input_array: Tensor | None = None) -> None:
         """Record the model's graph, where the logger can show one."""

@@ -55,6 +55,8 @@ class MLFlowLogger(Logger):
         MisconfigurationException: MLflow does not open the store.
     """
 
+    LOGGER_JOIN_CHAR = "-"
+
     def __init__(
         self,
         experiment_name: str = "lightning_logs",
@@ -174,7 +176,9 @@ class MLFlowLogger(Logger):
                     "numbers only"
                 )
                 continue
-            key = f"{self._prefix}-{name}" if self._prefix else name
+            key = (
+                f"{self._prefix}{self.LOGGER_JOIN_CHAR}{name}" if self._prefix else name
+            )
             taken = re.sub(r"[^a-zA-Z0-9_/. -]+", "", key)
             if taken != key:
                 rank_zero_warn(

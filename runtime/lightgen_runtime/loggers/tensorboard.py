@@ -41,6 +41,7 @@ class TensorBoardLogger(Logger):
         MissingDependencyError: The package `tensorboard` is not installed.
     """
 
+    LOGGER_JOIN_CHAR = "-"
     NAME_HPARAMS_FILE = "hparams.yaml"
 
     def __init__(
@@ -123,7 +124,9 @@ class TensorBoardLogger(Logger):
                 mapping of such.
         """
         for name, value in metrics.items():
-            key = f"{self._prefix}-{name}" if self._prefix else name
+            key = (
+                f"{self._prefix}{self.LOGGER_JOIN_CHAR}{name}" if self._prefix else name
+            )
             if isinstance(value, Mapping):
                 self.experiment.add_scalars(key, value, step)
                 continue

@@ -49,6 +49,8 @@ class WandbLogger(Logger):
         MisconfigurationException: `log_model` with `offline`, where nothing is uploaded.
     """
 
+    LOGGER_JOIN_CHAR = "-"
+
     def __init__(
         self,
         name: str | None = None,
@@ -154,7 +156,7 @@ class WandbLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log at `trainer/global_step`; several calls may share a step."""
-        prefix = f"{self._prefix}-" if self._prefix else ""
+        prefix = f"{self._prefix}{self.LOGGER_JOIN_CHAR}" if self._prefix else ""
         row = {f"{prefix}{name}": value for name, value in metrics.items()}
         if step is not None and not self._wandb_init.get("sync_tensorboard"):
             row[STEP_KEY] = step

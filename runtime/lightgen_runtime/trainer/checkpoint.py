@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from lightgen_runtime.callbacks.weight_averaging import WeightAveraging
 from lightgen_runtime.core.loading import load_weights
 from lightgen_runtime.io.schema import (
     LIGHTNING_VERSION,
@@ -55,7 +56,13 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
         state = datamodule.state_dict()
         if state:
             checkpoint[type(datamodule).__qualname__] = state
-    if not weights_only:
+    if weights_only:
+        for callback in run.callbacks:
+            if isinstance(callback, WeightAveraging):
+                checkpoint["state_dict"] = callback.weights_to_save(
+                    run.trainer, checkpoint["state_dict"]
+                )
+    else:
         checkpoint["callbacks"] = {
             callback.state_key: state
             for callback in run.callbacks

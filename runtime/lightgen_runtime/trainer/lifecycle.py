@@ -12,6 +12,7 @@ from lightgen_runtime.core.data_hooks import DataHooks
 from lightgen_runtime.core.datamodule import LightningDataModule
 from lightgen_runtime.core.hook_names import REFUSED, check_hook_names, hint_of_nearest
 from lightgen_runtime.core.hook_signatures import check_hook_signatures, hooks_of
+from lightgen_runtime.core.hparams import CLASS_PATH_KEY
 from lightgen_runtime.core.module import LightningModule, attach
 from lightgen_runtime.core.optim import OptimPlan
 from lightgen_runtime.profilers.base import PassThroughProfiler
@@ -94,7 +95,9 @@ def _begin_profile(run: Run, fn: str) -> None:
     if isinstance(profiler, PassThroughProfiler):
         return  # asking for `log_dir` may make a folder
     profiler.attach(run.module)
-    local_rank = run.parts.strategy.local_rank
+    # One process has no need of its number in the names of files.
+    strategy = run.parts.strategy
+    local_rank = strategy.local_rank if strategy.world_size > 1 else None
     profiler.setup(fn, local_rank=local_rank, log_dir=run.trainer.log_dir)
 
 
@@ -209,6 +212,8 @@ def _log_hyperparameters(run: Run) -> None:
         if not owner.__dict__.get("_log_hyperparams", False):
             continue
         for name, value in owner.hparams_initial.items():
+            if name == CLASS_PATH_KEY:
+                continue
             if name in merged and _differ(merged[name], value):
                 raise MisconfigurationException(
                     f"the module and the datamodule both have a hyperparameter {name!r}, "

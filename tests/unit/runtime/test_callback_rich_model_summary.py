@@ -16,10 +16,3 @@ def test_table_is_drawn_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.out == ""
     for text in ("What is trained", "layer", "Linear", "5 parameters: 5 trainable"):
         assert text in shown.err
-
-
-def test_depth_of_zero_shows_totals_only(capsys: pytest.CaptureFixture[str]) -> None:
-    fitted(Small(), callbacks=[RichModelSummary(0)], enable_model_summary=True)
-    shown = capsys.readouterr().err
-    assert "5 parameters" in shown
-    assert "Linear" not in shown

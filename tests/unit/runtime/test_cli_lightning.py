@@ -18,7 +18,10 @@ from lightgen_runtime.cli import (
 from lightgen_runtime.core.datamodule import LightningDataModule
 from lightgen_runtime.core.module import LightningModule
 from lightgen_runtime.trainer.trainer import Trainer
-from lightgen_runtime.utilities.exceptions import LightgenRuntimeError
+from lightgen_runtime.utilities.exceptions import (
+    LightgenRuntimeError,
+    MisconfigurationException,
+)
 
 QUIET: dict[str, Any] = {
     "logger": False,
@@ -324,5 +327,10 @@ def test_save_config_callback_is_left_out_where_asked() -> None:
 
 
 def test_class_that_is_no_part_of_a_run_is_refused() -> None:
-    with pytest.raises(TypeError, match="`thing`"):
-        LightningArgumentParser().add_lightning_class_args(dict, "thing")
+    parser = LightningArgumentParser()
+    with pytest.raises(MisconfigurationException, match="`thing`"):
+        parser.add_lightning_class_args(dict, "thing")
+    with pytest.raises(MisconfigurationException, match="subclass of Optimizer"):
+        parser.add_optimizer_args(dict)  # type: ignore[arg-type]
+    with pytest.raises(MisconfigurationException, match="or ReduceLROnPlateau"):
+        parser.add_lr_scheduler_args((dict,))  # type: ignore[arg-type]

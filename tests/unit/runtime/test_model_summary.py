@@ -98,7 +98,7 @@ def test_callback_prints_the_table_to_stderr_on_rank_zero(capsys):
 
     from lightgen_runtime.callbacks import ModelSummary
 
-    ModelSummary(max_depth=0).on_fit_start(SimpleNamespace(is_global_zero=True), Net())
+    ModelSummary(max_depth=1).on_fit_start(SimpleNamespace(is_global_zero=True), Net())
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "98 parameters" in captured.err

@@ -7,13 +7,17 @@ from importlib.util import find_spec
 
 from lightgen_runtime.callbacks.progress.plain_progress import PlainProgressBar
 from lightgen_runtime.callbacks.progress.progress_bar import ProgressBar
-from lightgen_runtime.callbacks.progress.rich_progress import RichProgressBar
+from lightgen_runtime.callbacks.progress.rich_progress import (
+    RichProgressBar,
+    RichProgressBarTheme,
+)
 from lightgen_runtime.callbacks.progress.tqdm_progress import TQDMProgressBar
 
 __all__ = [
     "PlainProgressBar",
     "ProgressBar",
     "RichProgressBar",
+    "RichProgressBarTheme",
     "TQDMProgressBar",
     "default_progress_bar",
 ]

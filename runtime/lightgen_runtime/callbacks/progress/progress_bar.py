@@ -71,7 +71,7 @@ class ProgressBar(Callback):
 
         Cost: reads the metrics' values, so it synchronises host and device.
         """
-        return dict(trainer.progress_bar_metrics)
+        return {**get_standard_metrics(trainer), **trainer.progress_bar_metrics}
 
     # Names and totals.
 
@@ -143,6 +143,17 @@ class ProgressBar(Callback):
         self._eval_dataloader_idx = None
 
 
+def get_standard_metrics(trainer: Trainer) -> dict[str, int | str]:
+    """Return the version of the run as `v_num`, if it has one: the end of a long name."""
+    versions = [logger.version for logger in trainer.loggers]
+    version: Any = "_".join(dict.fromkeys(map(str, versions)))
+    if len(versions) == 1:
+        version = versions[0]
+    if version is None or version == "":
+        return {}
+    return {"v_num": version[-4:] if isinstance(version, str) else version}
+
+
 def epoch_label(trainer: Trainer) -> str:
     """Name the current epoch, counted from 1, with the last one where it is known."""
     number = f"Epoch {trainer.current_epoch + 1}"
@@ -151,9 +162,17 @@ def epoch_label(trainer: Trainer) -> str:
     return f"{number}/{trainer.max_epochs}"
 
 
-def format_metrics(metrics: Mapping[str, object]) -> str:
-    """Write metrics on one line, numbers to four digits."""
-    return "  ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+def format_metrics(
+    metrics: Mapping[str, object], number: str = ".4g", delimiter: str = "  "
+) -> str:
+    """Write metrics on one line.
+
+    Args:
+        metrics: Their values by name.
+        number: How a number with a fraction is written.
+        delimiter: Between two metrics.
+    """
+    return delimiter.join(
+        f"{name} {value:{number}}" if isinstance(value, float) else f"{name} {value}"
         for name, value in metrics.items()
     )

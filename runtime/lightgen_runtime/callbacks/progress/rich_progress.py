@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import sys
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,48 @@ from lightgen_runtime.callbacks.progress.progress_bar import (
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, Task, TaskID
+    from rich.style import Style
 
     from lightgen_runtime.callbacks.callback import StepOutput
     from lightgen_runtime.core.module import LightningModule
     from lightgen_runtime.trainer.trainer import Trainer
 
 REFRESH_INTERVAL_S = 0.1  # faster is not seen, and each drawing costs milliseconds
+
+
+@dataclass
+class RichProgressBarTheme:
+    """Styles of the parts of a `RichProgressBar`, as Rich writes them.
+
+    Attributes:
+        description: The name of the stage, or the epoch.
+        progress_bar: The bar.
+        progress_bar_finished: The bar at its end.
+        progress_bar_pulse: The bar when nobody knows how long it will be.
+        batch_progress: The number of batches.
+        time: The time so far, and what is left.
+        processing_speed: The batches a second.
+        metrics: The metrics.
+        metrics_text_delimiter: Between two metrics.
+        metrics_format: How a number is written.
+
+    Compat: the names are Lightning's, the looks are Rich's own.
+    """
+
+    description: str | Style = ""
+    progress_bar: str | Style = "bar.complete"
+    progress_bar_finished: str | Style = "bar.finished"
+    progress_bar_pulse: str | Style = "bar.pulse"
+    batch_progress: str | Style = ""
+    time: str | Style = "dim"
+    processing_speed: str | Style = "dim"
+    metrics: str | Style = ""
+    metrics_text_delimiter: str = "  "
+    metrics_format: str = ".4g"
+
+
+_DEFAULT_THEME = RichProgressBarTheme()
 
 
 class _Row:
@@ -43,12 +79,17 @@ class _Row:
         elapsed_s = monotonic() - self._started - self.paused_s
         done = self.done - self._done_before
         # A line that has hardly begun has no speed worth reading.
-        rate = f"{done / elapsed_s:.1f} it/s" if done and elapsed_s > 0.05 else ""
+        runs = done > 0 and elapsed_s > 0.05
+        rate = f"{done / elapsed_s:.1f} it/s" if runs else ""
+        left_s = None
+        if runs and self.total is not None:
+            left_s = (self.total - self.done) * elapsed_s / done
         return {
             "description": self.description,
             "completed": self.done,
             "total": self.total,
             "count": f"{self.done}/{'?' if self.total is None else self.total}",
+            "time": f"{_clock(elapsed_s)}<{_clock(left_s)}",
             "rate": rate,
             "metrics": self.metrics,
         }
@@ -61,28 +102,31 @@ class RichProgressBar(ProgressBar):
     device. They go to stderr.
 
     Args:
-        refresh_rate: 0 shows nothing. Every other number means the same: time decides
-            when to draw, not the number of batches.
+        refresh_rate: Drawings a second, of which there are ten at most; 0 shows nothing.
         leave: Keep the line of each epoch rather than only the last one.
+        theme: Styles of its parts.
         console_kwargs: Arguments for `rich.console.Console`.
     """
 
     def __init__(
         self,
-        refresh_rate: int = 1,
+        refresh_rate: int = 100,
         leave: bool = False,
+        theme: RichProgressBarTheme = _DEFAULT_THEME,
         console_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if refresh_rate < 0:
             raise MisconfigurationException(
                 f"`refresh_rate={refresh_rate}` is not accepted. Use 0 to show nothing, "
-                "or 1."
+                "or how often a second to draw."
             )
         self._refresh_rate = refresh_rate
+        self._interval_s = max(REFRESH_INTERVAL_S, 1 / (refresh_rate or math.inf))
+        self.theme = theme
         self._leave = leave
         self._console_kwargs = console_kwargs or {}
-        self._progress: Progress | None = None
+        self.progress: Progress | None = None
         self._train_row: _Row | None = None
         self._eval_row: _Row | None = None
         self._eval_started = 0.0
@@ -91,8 +135,35 @@ class RichProgressBar(ProgressBar):
 
     @property
     def refresh_rate(self) -> int:
-        """0 when nothing is ever shown."""
+        """Drawings a second; 0 when nothing is ever shown."""
         return self._refresh_rate
+
+    @property
+    def train_progress_bar(self) -> Task:
+        """Rich's task of training."""
+        return self._task(self._train_row, "training")
+
+    @property
+    def val_progress_bar(self) -> Task:
+        """Rich's task of validation."""
+        return self._task(self._eval_row, "validation")
+
+    @property
+    def val_sanity_check_bar(self) -> Task:
+        """Rich's task of the sanity check."""
+        return self._task(self._eval_row, "sanity check")
+
+    @property
+    def test_progress_bar(self) -> Task:
+        """Rich's task of testing."""
+        return self._task(self._eval_row, "test")
+
+    def _task(self, row: _Row | None, name: str) -> Task:
+        if self.progress is None or row is None or row.task_id is None:
+            raise TypeError(
+                f"there is no {name} bar yet: it is made when it is first drawn"
+            )
+        return next(task for task in self.progress.tasks if task.id == row.task_id)
 
     def enable(self) -> None:
         """Draw from now on, unless `refresh_rate` is 0."""
@@ -107,7 +178,7 @@ class RichProgressBar(ProgressBar):
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print above the bar; arguments are those of `print`."""
         is_elsewhere = kwargs.get("file") is not None or not sys.stdout.isatty()
-        if self._progress is None or is_elsewhere:
+        if self.progress is None or is_elsewhere:
             super().print(*args, **kwargs)
             return
         text = io.StringIO()
@@ -115,7 +186,7 @@ class RichProgressBar(ProgressBar):
         # `out` takes brackets for what they are. It ends the line in any case, as the
         # bar is drawn on the next one.
         line = text.getvalue().removesuffix("\n")
-        self._progress.console.out(line, highlight=False)
+        self.progress.console.out(line, highlight=False)
 
     # Training.
 
@@ -147,7 +218,11 @@ class RichProgressBar(ProgressBar):
             row = _Row(epoch_label(trainer), self.total_train_batches, done)
             self._train_row = row
         row.done = done
-        row.metrics = format_metrics(self.get_metrics(trainer, pl_module))
+        row.metrics = format_metrics(
+            self.get_metrics(trainer, pl_module),
+            self.theme.metrics_format,
+            self.theme.metrics_text_delimiter,
+        )
         self._draw(row)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -277,33 +352,61 @@ class RichProgressBar(ProgressBar):
         self._close()
 
     def _draw(self, row: _Row) -> None:
-        if self._progress is None:
-            self._progress = self._open()
+        if self.progress is None:
+            self.progress = self._open()
         columns = row.columns()
         if row.task_id is None:
-            row.task_id = self._progress.add_task(**columns)
-        self._progress.update(row.task_id, **columns)
-        self._progress.refresh()
-        self._next_drawing = monotonic() + REFRESH_INTERVAL_S
+            row.task_id = self.progress.add_task(**columns)
+        self.progress.update(row.task_id, **columns)
+        self.refresh()
+        self._next_drawing = monotonic() + self._interval_s
+
+    def refresh(self, hard: bool = False) -> None:
+        """Draw now; `hard` is accepted for compatibility."""
+        if self.progress is not None:
+            self.progress.refresh()
 
     def _erase(self, row: _Row | None) -> None:
-        if self._progress is not None and row is not None and row.task_id is not None:
-            self._progress.remove_task(row.task_id)
+        if self.progress is not None and row is not None and row.task_id is not None:
+            self.progress.remove_task(row.task_id)
+
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        """Return what a line consists of; override it to add or leave out columns.
+
+        A column finds `count`, `time`, `rate` and `metrics` in `task.fields`.
+        """
+        from rich.progress import BarColumn, TextColumn
+        from rich.table import Column
+
+        theme = self.theme
+
+        def text(name: str, style: Any, **kwargs: Any) -> TextColumn:
+            return TextColumn(name, style=style or "none", markup=False, **kwargs)
+
+        return [
+            text("{task.description}", theme.description),
+            BarColumn(
+                bar_width=24,
+                complete_style=theme.progress_bar,
+                finished_style=theme.progress_bar_finished,
+                pulse_style=theme.progress_bar_pulse,
+            ),
+            text("{task.fields[count]}", theme.batch_progress),
+            text("{task.fields[time]}", theme.time),
+            text("{task.fields[rate]}", theme.processing_speed),
+            text(
+                "{task.fields[metrics]}",
+                theme.metrics,
+                table_column=Column(no_wrap=True, overflow="ellipsis"),
+            ),
+        ]
 
     def _open(self) -> Progress:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-        from rich.table import Column
+        from rich.progress import Progress
 
         progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[count]}"),
-            TextColumn("{task.fields[rate]}", style="dim"),
-            TextColumn(
-                "{task.fields[metrics]}",
-                table_column=Column(no_wrap=True, overflow="ellipsis"),
-            ),
+            *self.configure_columns(self.trainer),
             console=Console(**{"stderr": True, **self._console_kwargs}),
             auto_refresh=False,  # no thread: nothing happens between two drawings
             # What the user prints must not end up in the middle of the bar, but output
@@ -315,8 +418,17 @@ class RichProgressBar(ProgressBar):
         return progress
 
     def _close(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-        self._progress = None
+        if self.progress is not None:
+            self.progress.stop()
+        self.progress = None
         self._train_row = None
         self._eval_row = None
+
+
+def _clock(seconds: float | None) -> str:
+    """Write a time as hours, minutes and seconds, as far as they are needed."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

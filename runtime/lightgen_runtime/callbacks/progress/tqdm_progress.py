@@ -28,7 +28,7 @@ class TQDMProgressBar(ProgressBar):
     Args:
         refresh_rate: Batches between two drawings; 0 shows nothing. Whatever it is, bars
             are drawn at most ten times a second.
-        process_position: Lines to leave free above the bars.
+        process_position: Pairs of lines to leave free above the bars.
         leave: Keep the bar of each epoch rather than only the last one.
 
     Raises:
@@ -71,7 +71,7 @@ class TQDMProgressBar(ProgressBar):
 
     @property
     def process_position(self) -> int:
-        """Lines left free above the bars."""
+        """Pairs of lines left free above the bars."""
         return self._process_position
 
     def enable(self) -> None:
@@ -83,20 +83,36 @@ class TQDMProgressBar(ProgressBar):
         """The bar of training."""
         return self._bar("train")
 
+    @train_progress_bar.setter
+    def train_progress_bar(self, bar: Any) -> None:
+        self._bars["train"] = bar
+
     @property
     def val_progress_bar(self) -> Any:
         """The bar of validation, or of the sanity check."""
         return self._bar("val")
+
+    @val_progress_bar.setter
+    def val_progress_bar(self, bar: Any) -> None:
+        self._bars["val"] = bar
 
     @property
     def test_progress_bar(self) -> Any:
         """The bar of testing."""
         return self._bar("test")
 
+    @test_progress_bar.setter
+    def test_progress_bar(self, bar: Any) -> None:
+        self._bars["test"] = bar
+
     @property
     def predict_progress_bar(self) -> Any:
         """The bar of prediction."""
         return self._bar("predict")
+
+    @predict_progress_bar.setter
+    def predict_progress_bar(self, bar: Any) -> None:
+        self._bars["predict"] = bar
 
     def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
         """Print above the bars."""
@@ -131,7 +147,7 @@ class TQDMProgressBar(ProgressBar):
     def _new(self, description: str, below: bool = False, **kwargs: Any) -> Any:
         return self._tqdm(
             desc=description,
-            position=self._process_position + below,
+            position=2 * self._process_position + below,
             disable=self.is_disabled,
             dynamic_ncols=True,
             bar_format=self.BAR_FORMAT,
