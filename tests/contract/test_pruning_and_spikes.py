@@ -135,7 +135,7 @@ def test_chosen_and_filtered_parameters() -> None:
         {"pruning_fn": "l1_unstructured", "amount": "half"},
         {"pruning_fn": "l1_unstructured", "verbose": 3},
     ],
-    ids=str,
+    ids=lambda arguments: "-".join(arguments) or "none",
 )
 def test_pruning_that_is_refused(arguments: dict[str, Any]) -> None:
     for namespace in (OURS, REFERENCE):
