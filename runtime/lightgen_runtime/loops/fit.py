@@ -84,6 +84,7 @@ def _train_epoch(
     trains = not run.forward_only
     step = step if trains else manual_step(run)
     _set_horizon(run, feed, schedulers)
+    run.report.between_batches = False
 
     for batch_idx, batch, is_last in feed.batches(iterator, progress.batch_idx):
         context.batch, context.batch_size = batch, None
@@ -130,6 +131,7 @@ def _reload_if_due(run: Run) -> None:
     )
     if every and epoch and epoch % every == 0 and run.progress.phase == EPOCH_START:
         run.source.forget()
+        run.progress.evaluated.clear()  # the axis of other loaders
         run.val_interval = _val_interval(run, run.source.train())
 
 
@@ -187,7 +189,8 @@ def _after_batch(run: Run, schedulers: SchedulerStepper, closed: bool) -> None:
     stepped = progress.batches_that_stepped + 1
     if progress.phase == BATCH_END:
         every = parts.log_every_n_steps
-        if closed and every and stepped % every == 0:
+        asked_to_stop = run.trainer.should_stop
+        if closed and every and (stepped % every == 0 or asked_to_stop):
             run.report.send_step(progress.current_epoch, stepped - 1)
         if _validation_due(run):
             _validate(run, closed)
@@ -209,12 +212,12 @@ def _validate(run: Run, closed: bool) -> None:
             hooks.fire(hooks.on_validation_model_zero_grad)
     evaluate(run, "validate", feeds, in_fit=True)
     run.trainer.enter_stage("train")
-    report.enter(run.stores["train"])
+    report.enter(run.stores["train"], between_batches=False)
 
 
 def _end_epoch(run: Run, schedulers: SchedulerStepper) -> None:
     progress, report = run.progress, run.report
-    report.epoch_over = True
+    report.between_batches = True
     if progress.phase != EPOCH_END:
         progress.phase = EPOCH_END
         run.hooks.fire(run.hooks.on_train_epoch_end)
