@@ -110,7 +110,7 @@ class Run:
         }
         self.hooks = HookTable(trainer, module, self.context)
         self.horizon = 0
-        self.val_interval: int | float | None = None
+        self.val_interval: int | float = float("inf")
         self.validates = False
         self.stop_epoch = False
         self.on_last_batch = False

@@ -63,6 +63,7 @@ class DataSource:
             stage: value for stage, value in given.items() if value is not None
         }
         self._feeds: dict[str, list[Feed]] = {}
+        self._stale: set[str] = set()
 
     def has(self, stage: str) -> bool:
         """Tell whether there is a loader for a stage."""
@@ -73,8 +74,26 @@ class DataSource:
         return stage in self._feeds
 
     def forget(self) -> None:
-        """Let every stage ask for its loaders anew."""
-        self._feeds.clear()
+        """Ask for loaders anew: for training's now, for others' when `renewed` is called."""
+        self._feeds.pop("train", None)
+        self._stale = set(self._feeds)
+
+    def renewed(self, stage: str) -> list[Feed]:
+        """Return the stage's feeds, asking for its loaders again after `forget`."""
+        if stage in self._stale:
+            self._stale.remove(stage)
+            del self._feeds[stage]
+        return self.feeds(stage)
+
+    def batches(self, stage: str) -> list[int | float]:
+        """Return how many batches of each loader a pass reads; nothing if it reads none."""
+        flag = _LIMITS[stage]
+        limit = getattr(self._parts, flag)
+        return [
+            limited(_length(loader), limit, flag)
+            for feed in (self.feeds(stage) if self.has(stage) else [])
+            for loader in loaders_of(feed.loader)
+        ]
 
     def feeds(self, stage: str) -> list[Feed]:
         """Return the stage's feeds, asking for its loaders the first time.
@@ -122,6 +141,8 @@ class DataSource:
 
     def _loaders(self, stage: str) -> list[Any]:
         loaders = self._given.get(stage)
+        if stage in ("validate", "test") and getattr(self._parts, _LIMITS[stage]) == 0:
+            return []
         if loaders is None:
             owner = self._owner(_HOOKS[stage]) or self._module
             loaders = getattr(owner, _HOOKS[stage])()
@@ -161,7 +182,7 @@ class DataSource:
                 f"`{_HOOKS[stage]}` gave {loader!r} ({type(loader).__name__}); an iterable "
                 "of batches, such as a `DataLoader`, is needed"
             )
-        if self._parts.overfit_batches:
+        if self._parts.overfit_batches and self._module.trainer.state.fn == "fit":
             loader = _unshuffled(loader)
         num_batches = _length(loader)
         limit = getattr(self._parts, _LIMITS[stage])
@@ -243,6 +264,8 @@ def _length(loader: Any) -> int | float:
 
 
 def _unshuffled(loader: Any) -> Any:
+    if isinstance(loader, CombinedLoader):
+        loader.flattened = [_unshuffled(each) for each in loader.flattened]
     if not isinstance(loader, DataLoader) or not isinstance(
         loader.sampler, RandomSampler
     ):

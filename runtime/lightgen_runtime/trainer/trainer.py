@@ -357,6 +357,7 @@ class Trainer(TrainerView):
             set_torch_flags(self._deterministic, self._benchmark)
             with torch.autograd.set_detect_anomaly(self._detect_anomaly):
                 prepare(run, fn, path)
+                run.module.zero_grad()
                 result = story(run)
             conclude(run, fn)
             self.state.status = "finished"

@@ -75,6 +75,11 @@ class TrainerView:
         return self._parts.check_val_every_n_epoch
 
     @property
+    def val_check_interval(self) -> int | float:
+        """Batches (int) or share of an epoch (float) between validations."""
+        return self._parts.val_check_interval
+
+    @property
     def gradient_clip_val(self) -> float | None:
         """Largest norm, or absolute value, of gradients."""
         return self._parts.gradient_clip_val
@@ -278,7 +283,7 @@ class TrainerView:
     def _batches(self, stage: str) -> list[int | float]:
         if self._run is None or not self._run.source.has(stage):
             return []
-        return [feed.num_batches for feed in self._run.source.feeds(stage)]
+        return self._run.source.batches(stage)
 
     @property
     def enable_validation(self) -> bool:
@@ -346,8 +351,8 @@ class TrainerView:
 
     @property
     def evaluating(self) -> bool:
-        """Whether validation or testing is running."""
-        return self.validating or self.testing
+        """Whether validation, the sanity check or testing is running."""
+        return self.validating or self.sanity_checking or self.testing
 
     @property
     def interrupted(self) -> bool:
