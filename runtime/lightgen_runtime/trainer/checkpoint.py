@@ -166,10 +166,12 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
     for number, (optimizer, state) in enumerate(
         zip(optimizers, checkpoint["optimizer_states"], strict=True)
     ):
+        # Before loading: that may add defaults which the file's torch did not have.
+        settings = set(optimizer.defaults)
         try:
             optimizer.load_state_dict(state)
             # torch takes another optimizer's settings without a word.
-            missing = optimizer.defaults.keys() - optimizer.param_groups[0].keys()
+            missing = settings - optimizer.param_groups[0].keys()
             if missing:
                 raise ValueError(f"it lacks {sorted(missing)}")
         except ValueError as error:
