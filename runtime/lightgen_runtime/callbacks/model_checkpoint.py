@@ -122,6 +122,7 @@ class ModelCheckpoint(Checkpoint):
         self.last_model_path = ""
         self._last_path_saved = ""
         self._last_global_step_saved = 0
+        self._first_step = 0
         self._steps_done = 0
         self._last_time_due = 0.0
         self._has_validated = False
@@ -242,7 +243,7 @@ class ModelCheckpoint(Checkpoint):
         """Start the clock and the counters of this fit."""
         self._last_global_step_saved = 0
         self._last_time_due = time.monotonic()
-        self._steps_done = trainer.global_step
+        self._steps_done = self._first_step = trainer.global_step
 
     def on_train_batch_end(
         self,
@@ -272,9 +273,10 @@ class ModelCheckpoint(Checkpoint):
         if self._must_not_save(trainer):
             return
         metrics = self._metrics_to_rank(trainer)
-        # A metric of validation or of the epoch's end cannot be there yet.
-        self._waits_for_metric = (
-            self.monitor is not None and self.monitor not in metrics
+        # A metric of validation or of the epoch's end cannot be there yet, or is that of
+        # the validation before.
+        self._waits_for_metric = self.monitor is not None and (
+            self.monitor not in metrics or self._is_validation_next(trainer)
         )
         if not self._waits_for_metric:
             self._save(trainer, metrics)
@@ -302,12 +304,16 @@ class ModelCheckpoint(Checkpoint):
         elif self._is_epoch_end_the_time(trainer):
             self._save_at_epoch(trainer)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save `last.ckpt` if something was trained and nothing has been due."""
+        trained = trainer.global_step > self._first_step
+        if trained and not self._last_path_saved and not trainer.fast_dev_run:
+            self._save_newest(trainer, self._metrics_to_rank(trainer))
+
     def _save_at_epoch(self, trainer: Trainer) -> None:
-        metrics = self._metrics_to_rank(trainer)
         every = self._every_n_epochs
         if every and (trainer.current_epoch + 1) % every == 0:
-            self._save_best(trainer, metrics)
-        self._save_newest(trainer, metrics)
+            self._save(trainer, self._metrics_to_rank(trainer))
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -340,6 +346,19 @@ class ModelCheckpoint(Checkpoint):
         return epoch_end_has_metrics(trainer)
 
     # What.
+
+    def _is_validation_next(self, trainer: Trainer) -> bool:
+        """Tell, at a batch's end, whether it ends its epoch and validation follows."""
+        if not trainer.is_last_batch or trainer.validating:
+            return False
+        if self._is_epoch_end_the_time(trainer) or not validates(trainer):
+            return False
+        every, progress = trainer.check_val_every_n_epoch, trainer.progress
+        interval = trainer.val_check_batch or float("inf")
+        if every is None:
+            return progress.total_batches % interval == 0
+        in_epoch = interval == float("inf") or progress.batch_idx % interval == 0
+        return in_epoch and (trainer.current_epoch + 1) % every == 0
 
     def _metrics_to_rank(self, trainer: Trainer) -> dict[str, Tensor]:
         metrics = dict(trainer.callback_metrics)
