@@ -253,3 +253,26 @@ def test_overfitting_shuffles_nothing_but_evaluations_of_their_own() -> None:
         order.append(seen)
     assert order[0] == order[1]
     assert order[0][:4] == order[0][4:8]
+
+
+@pytest.mark.parametrize(
+    "minima",
+    [{"min_steps": 2}, {"min_steps": 6}, {"min_epochs": 2}, {"min_epochs": 0}, {}],
+    ids=str,
+)
+def test_request_to_stop_waits_for_the_minima(minima: dict[str, int]) -> None:
+    ends = []
+    for namespace in BOTH:
+
+        def stop(callback: Any, trainer: Any, *args: Any) -> None:
+            trainer.should_stop = True
+
+        trainer = quiet_trainer(
+            namespace,
+            max_epochs=5,
+            callbacks=[with_hooks(namespace, on_train_batch_end=stop)],
+            **minima,
+        )
+        trainer.fit(small_module(namespace)(), data())
+        ends.append((trainer.global_step, trainer.current_epoch, trainer.min_epochs))
+    assert ends[0] == ends[1]

@@ -45,7 +45,7 @@ class TrainerView:
         return self._parts.max_epochs
 
     @property
-    def min_epochs(self) -> int | None:
+    def min_epochs(self) -> int:
         """Epochs before a request to stop counts."""
         return self._parts.min_epochs
 
