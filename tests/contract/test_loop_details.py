@@ -276,3 +276,25 @@ def test_request_to_stop_waits_for_the_minima(minima: dict[str, int]) -> None:
         trainer.fit(small_module(namespace)(), data())
         ends.append((trainer.global_step, trainer.current_epoch, trainer.min_epochs))
     assert ends[0] == ends[1]
+
+
+def test_only_the_modules_answer_ends_an_epoch() -> None:
+    steps = []
+    for namespace in BOTH:
+
+        def answer(callback: Any, trainer: Any, *args: Any) -> int:
+            return -1
+
+        hooks = with_hooks(namespace, on_train_batch_start=answer)
+        trainer = quiet_trainer(namespace, max_epochs=1, callbacks=[hooks])
+        trainer.fit(small_module(namespace)(), data())
+        steps.append(trainer.global_step)
+    assert steps == [4, 4]
+
+
+def test_fit_without_training_batches_asks_for_no_training_loader() -> None:
+    for namespace in BOTH:
+        log: list[str] = []
+        trainer = quiet_trainer(namespace, limit_train_batches=0, max_epochs=1)
+        trainer.fit(asking(namespace, log))
+        assert log == ["val_dataloader"], namespace

@@ -239,3 +239,19 @@ def test_checkpoints_of_a_fit_that_never_validates(tmp_path: Path) -> None:
 
     assert number(REFERENCE) == 0
     assert number(OURS) == 1
+
+
+def test_state_of_callbacks_after_evaluating_a_checkpoint(tmp_path: Path) -> None:
+    def waited(namespace: str) -> int:
+        callbacks = importlib.import_module(f"{namespace}.pytorch.callbacks")
+        stopping = callbacks.EarlyStopping("loss", patience=9, min_delta=9.0)
+        trainer = quiet_trainer(namespace, max_epochs=3, callbacks=[stopping])
+        module, path = logging_module(namespace), tmp_path / f"{namespace}.ckpt"
+        module.on_train_epoch_start = lambda: trainer.save_checkpoint(path)
+        trainer.fit(module, data())
+        trainer.validate(module, data(4), ckpt_path=path, verbose=False)
+        count: int = stopping.wait_count
+        return count
+
+    assert waited(REFERENCE) == 1
+    assert waited(OURS) == 2

@@ -40,10 +40,10 @@ def run_fit(run: Run) -> None:
     hooks, report = run.hooks, run.report
     if run.trainer.ckpt_path is None:
         sanity_check(run)
-    feed = run.source.train()
-    if feed.num_batches == 0:
+    if run.parts.limit_train_batches == 0:
         rank_zero_info("`Trainer.fit` has nothing to do: `limit_train_batches` is 0")
         return
+    feed = run.source.train()
     if (reason := _why_over(run)) is not None:
         rank_zero_info(f"`Trainer.fit` has nothing to do: {reason}")
         return
