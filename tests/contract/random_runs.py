@@ -516,7 +516,7 @@ def _can_resume(plan: Plan) -> bool:
     flags, callbacks = plan["trainer"], plan["callbacks"]
     stops = any(callback["kind"] == "stop" for callback in callbacks)
     names = ("max_steps", "fast_dev_run", "reload_dataloaders_every_n_epochs")
-    ends = stops or plan["module"]["skip_at"] is not None
+    ends = stops or plan["module"]["skip_at"] is not None or epoch_length(plan) == 0
     return not ends and not any(name in flags for name in names)
 
 

@@ -52,9 +52,6 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
     _add_hyperparameters(checkpoint, module)
     if datamodule is not None:
         _add_hyperparameters(checkpoint, datamodule)
-        state = datamodule.state_dict()
-        if state:
-            checkpoint[type(datamodule).__qualname__] = state
     if not weights_only:
         checkpoint["callbacks"] = {
             callback.state_key: state
@@ -75,6 +72,9 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
             "callback_metrics": run.report.state_dict(),
             "precision": run.parts.precision.state_dict(),
         }
+    if datamodule is not None and (state := datamodule.state_dict()):
+        checkpoint[type(datamodule).__qualname__] = state
+    if not weights_only:
         for callback in run.callbacks:
             callback.on_save_checkpoint(run.trainer, module, checkpoint)
     module.on_save_checkpoint(checkpoint)
