@@ -118,6 +118,11 @@ class LogScope:
                 "name for one of them."
             )
         options = resolve_options(name, value, call, self.hook, self.rule)
+        if not isinstance(name, str) or "/dataloader_idx_" in name:
+            raise MisconfigurationException(
+                f"`self.log({name!r}, ...)`: a name is a string without "
+                "`/dataloader_idx_`, which is added to it where there are several loaders"
+            )
         suffix = ""
         add_dataloader_idx = call[8]
         others = [s for s in self._by_loader.values() if s is not self.slots]

@@ -206,6 +206,13 @@ def _check_flags(flags: dict[str, Any]) -> None:
         raise MisconfigurationException(
             "`Trainer(val_check_interval=0)`: use limit_val_batches=0 for no validation"
         )
+    across_epochs = flags["check_val_every_n_epoch"] is None
+    if across_epochs and isinstance(flags["val_check_interval"], float):
+        raise MisconfigurationException(
+            f"`Trainer(val_check_interval={flags['val_check_interval']}, "
+            "check_val_every_n_epoch=None)`: counted across epochs, the interval is a "
+            "whole number of batches"
+        )
     clip_val, algorithm = flags["gradient_clip_val"], flags["gradient_clip_algorithm"]
     if clip_val is not None and not (
         isinstance(clip_val, (int, float)) and clip_val >= 0
