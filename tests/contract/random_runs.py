@@ -61,6 +61,7 @@ PER_STEP_LOGGING += ["on_before_zero_grad", "on_after_backward"]
 PER_STEP_LOGGING += ["on_before_optimizer_step"]
 PER_STEP_LOGGING += ["on_before_backward", "configure_gradient_clipping"]
 PER_EPOCH_LOGGING = ["on_train_start", "on_train_epoch_start", "on_train_epoch_end"]
+TWICE_A_BATCH = ["on_before_backward", "on_after_backward", "on_before_optimizer_step"]
 EVALUATION_LOGGING = [
     f"on_{stage}_{part}"
     for stage in ("validation", "test")
@@ -268,6 +269,8 @@ def _module(r: random.Random, plan: Plan) -> dict[str, Any]:
         "several": several,
     }
     module["logs"] = _logs(r, plan, 0.1)
+    if plan["mode"] == "manual 2":
+        _log_by_step_only(module["logs"])
     if module["skip_at"] is not None:
         # What a refused batch logs is lost there, and reported here.
         module["logs"].pop("on_train_batch_start", None)
@@ -284,6 +287,13 @@ def _module(r: random.Random, plan: Plan) -> dict[str, Any]:
                 {"name": "shared", "value": "step"}
             )
     return module
+
+
+def _log_by_step_only(logs: dict[str, Any]) -> None:
+    """Keep hooks that run twice a batch out of epochs: Lightning forgets some values."""
+    for hook in TWICE_A_BATCH:
+        for entry in logs.get(hook, []):
+            entry.update(on_step=True, on_epoch=False)
 
 
 def _logs(r: random.Random, plan: Plan, likely: float) -> dict[str, Any]:
@@ -400,6 +410,8 @@ def _callbacks(r: random.Random, plan: Plan) -> list[dict[str, Any]]:
     ]
     unlogged = ["training_step", "validation_step", "test_step"]
     unlogged.append("configure_gradient_clipping")
+    if plan["mode"] == "manual 2":
+        _log_by_step_only(drawn[0]["logs"])
     if plan["module"]["skip_at"] is not None:
         unlogged.append("on_train_batch_start")
     for hook in unlogged:
@@ -464,10 +476,12 @@ def _checkpoint(r: random.Random, plan: Plan) -> dict[str, Any]:
     if r.random() < 0.5 and arguments["save_top_k"] != 0:
         arguments["monitor"] = r.choice(_monitors(plan))
         if "every_n_train_steps" in arguments:
-            # By hand, Lightning does not wait for a validation that comes next.
+            # Lightning waits at an epoch's end even if no validation follows, and
+            # never by hand.
+            flags = plan["trainer"].keys()
+            waits = {"accumulate_grad_batches", "val_check_interval"} & flags
             by_hand = plan["mode"].startswith("manual")
-            windows = "accumulate_grad_batches" in plan["trainer"]
-            arguments["monitor"] = None if by_hand or windows else "train_loss"
+            arguments["monitor"] = None if by_hand or waits else "train_loss"
     if arguments.get("monitor") is None and arguments["save_top_k"] == 2:
         arguments["save_top_k"] = 1
     ranks_all = arguments.get("monitor") is None and arguments["save_top_k"] != 0

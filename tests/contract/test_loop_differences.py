@@ -255,3 +255,29 @@ def test_state_of_callbacks_after_evaluating_a_checkpoint(tmp_path: Path) -> Non
 
     assert waited(REFERENCE) == 1
     assert waited(OURS) == 2
+
+
+def test_values_of_a_hook_that_runs_twice_in_a_batch() -> None:
+    def total(namespace: str) -> float:
+        class Module(small_module(namespace)):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__()
+                self.automatic_optimization = False
+
+            def training_step(self, batch: Any, batch_idx: int) -> None:
+                for _ in range(2):
+                    self.manual_backward(self.layer(batch).mean())
+
+            def on_before_backward(self, loss: Any) -> None:
+                self.log("once", 1.0)
+
+            def on_after_backward(self) -> None:
+                self.log("times", 1.0, on_step=False, on_epoch=True, reduce_fx="sum")
+
+        trainer = quiet_trainer(namespace, max_epochs=1)
+        trainer.fit(Module(), data())
+        return float(trainer.callback_metrics["times"])
+
+    # Four batches.
+    assert total(REFERENCE) == 7
+    assert total(OURS) == 8
