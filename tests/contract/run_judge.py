@@ -12,6 +12,7 @@ CONTEXT = 6
 # What either package raises for a user's mistake; which class for which differs.
 USAGE = {
     "CheckpointNotFoundError",
+    "FileNotFoundError",
     "MisconfigurationException",
     "RuntimeError",
     "TypeError",
