@@ -569,8 +569,12 @@ def _resumed(
         arguments = callback.get("arguments", {})
         # Lightning saves again at the first batch.
         arguments.pop("every_n_train_steps", None)
-        if arguments.get("monitor") == "train_loss_epoch":
-            arguments["monitor"] = "train_loss"
+        stale = "check_val_every_n_epoch" in plan["trainer"]
+        if "monitor" in arguments and (
+            stale or arguments["monitor"] == "train_loss_epoch"
+        ):
+            # Of the epochs before, which Lightning has forgotten.
+            arguments["monitor"] = arguments["monitor"] and "train_loss"
     for scheduler in plan["optimizer"]["schedulers"]:
         if scheduler["kind"] == "plateau":
             scheduler.update(kind="step")
