@@ -143,7 +143,7 @@ class EarlyStopping(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check, if this is the place."""
-        if not self._checks_at_epoch_end(trainer):
+        if not trainer.sanity_checking and not self._checks_at_epoch_end(trainer):
             self._check(trainer)
 
     def _checks_at_epoch_end(self, trainer: Trainer) -> bool:
@@ -152,7 +152,7 @@ class EarlyStopping(Callback):
         return epoch_end_has_metrics(trainer)
 
     def _check(self, trainer: Trainer) -> None:
-        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:
+        if trainer.state.fn != "fit" or trainer.fast_dev_run:
             return
         current = trainer.callback_metrics.get(self.monitor)
         if current is None:

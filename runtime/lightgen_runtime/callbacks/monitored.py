@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def validates(trainer: Trainer) -> bool:
-    """Tell whether this fit has any validation batch."""
-    return sum(trainer.num_val_batches) > 0
+    """Tell whether this fit has anything to validate with, without loading it."""
+    return trainer.enable_validation
 
 
 def epoch_end_has_metrics(trainer: Trainer) -> bool:
@@ -22,10 +22,7 @@ def epoch_end_has_metrics(trainer: Trainer) -> bool:
     """
     if not validates(trainer):
         return True
-    return (
-        trainer.check_val_every_n_epoch == 1
-        and trainer.val_check_batch == trainer.num_training_batches
-    )
+    return trainer.check_val_every_n_epoch == 1 and trainer.val_check_interval == 1.0
 
 
 def validation_follows(trainer: Trainer) -> bool:

@@ -210,12 +210,12 @@ class HookTable:
             watcher(*self._args, *args)
 
     def ask(self, listeners: Listeners, *args: Any) -> bool:
-        """Call everybody and tell whether anyone answered -1 (skip what follows)."""
+        """Call everybody and tell whether the module answered -1 (skip what follows)."""
         self._context.scope = listeners.scope
-        answers = [callback(*self._args, *args) for callback in listeners.callbacks]
-        if listeners.module is not None:
-            answers.append(listeners.module(*args))
-        return -1 in answers
+        for callback in listeners.callbacks:
+            callback(*self._args, *args)
+        answer = None if listeners.module is None else listeners.module(*args)
+        return isinstance(answer, int) and answer == -1
 
     def describe(self) -> Iterator[tuple[Hook, list[str]]]:
         """Yield each hook in lifecycle order with the names of its listeners."""

@@ -134,10 +134,22 @@ class LogScope:
                 "arguments in both calls, or another name for one of them."
             )
         options = resolve_options(name, value, call, self.hook, self.rule)
+        if not isinstance(name, str) or "/dataloader_idx_" in name:
+            raise MisconfigurationException(
+                f"`self.log({name!r}, ...)`: a name is a string without "
+                "`/dataloader_idx_`, which is added to it where there are several loaders"
+            )
         suffix = ""
         add_dataloader_idx = call[8]
+        others = [s for s in self._by_loader.values() if s is not self.slots]
         if self.loader is not None and add_dataloader_idx:
             suffix = f"/dataloader_idx_{self.loader}"
+        elif any(name in slots for slots in others):
+            raise MisconfigurationException(
+                f"`self.log({name!r}, add_dataloader_idx=False)` in `{self.hook}` was "
+                "called for several loaders, whose values would be mixed. Log under "
+                "another name for each, or leave `add_dataloader_idx` out."
+            )
         kind = ObjectSlot if is_metric_object(value) else SLOT_TYPES[options.reduce_fx]
         return self.add(name, suffix, call, options, kind)
 
@@ -388,6 +400,7 @@ class MetricStore:
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
+        self.loader: int | None = None
         self.slots: list[MetricSlot] = []
         self._scopes: dict[str, LogScope] = {}
 
@@ -400,6 +413,7 @@ class MetricStore:
 
     def select(self, loader: int | None) -> None:
         """Point every scope at one loader's slots."""
+        self.loader = loader
         for scope in self._scopes.values():
             scope.select(loader)
 
@@ -443,8 +457,10 @@ class MetricStore:
         self.select(None)
 
     def step_values(self) -> Iterator[tuple[MetricSlot, str, Any]]:
-        """Yield (slot, key, last value) of what is reported per step."""
+        """Yield (slot, key, last value) of what the current loader reports per step."""
         for slot in self.slots:
+            if slot.loader != self.loader:
+                continue
             if slot.options.on_step and slot.last is not None:
                 value = slot.step_result()
                 forked = "_step" if slot.options.on_epoch else ""

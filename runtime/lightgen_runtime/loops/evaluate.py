@@ -80,6 +80,8 @@ def evaluate(
     Returns:
         For each loader, what was logged over its epoch.
     """
+    if not any(feed.num_batches for feed in feeds):  # switched off by a limit of 0
+        return []
     hooks, report, store = StageHooks(run, stage), run.report, run.stores[stage]
     progress = run.progress
     run.trainer.enter_stage(
@@ -87,7 +89,8 @@ def evaluate(
     )
     with _no_gradients(run, in_fit), hooks.eval_mode():
         store.reset()
-        report.enter(store)
+        inside_epoch = in_fit and not run.trainer.sanity_checking
+        report.enter(store, between_batches=not inside_epoch)
         hooks.fire("start")
         hooks.fire("epoch_start")
         run.context.keep = True
@@ -95,7 +98,6 @@ def evaluate(
             _one_loader(run, stage, hooks, feed, several=len(feeds) > 1)
         store.select(None)
         hooks.fire("epoch_end")
-        report.epoch_over = True
         results = _results(run, stage, len(feeds))
         if not run.trainer.sanity_checking:
             report.send_epoch(progress.current_epoch, progress.batches_that_stepped)
@@ -142,6 +144,7 @@ def _one_loader(
     fire = run.hooks.fire
     kind = "val" if stage == "validate" else stage
     iterator = run.measured_items(f"[_EvaluationLoop].{kind}_next", feed.open())
+    report.between_batches = False
     for batch_idx, batch, _ in feed.batches(iterator):
         context.batch, context.batch_size = batch, None
         if before is not None:
@@ -154,6 +157,8 @@ def _one_loader(
             seen = run.progress.count_evaluated(stage, feed.dataloader_idx)
             if store.reports_steps:
                 report.send_step(None, seen)
+    report.between_batches = True
+    report.publish()  # callbacks may watch it while the next loader runs
 
 
 def _check_batch_hooks(listeners: Listeners | None, arguments: int) -> None:
@@ -183,6 +188,8 @@ def _no_gradients(run: Run, in_fit: bool) -> Any:
 def _results(run: Run, stage: str, loaders: int) -> list[dict[str, float]]:
     found: list[dict[str, Any]] = [{} for _ in range(loaders)]
     for slot, key, value in run.stores[stage].epoch_values():
+        if not slot.options.logger:
+            continue
         for number, values in enumerate(found):
             if slot.loader is None or slot.loader == number:
                 values[key] = value

@@ -43,13 +43,12 @@ def run_fit(run: Run) -> None:
         run: Resolved for fitting: model placed, optimizers made, state restored.
     """
     hooks, report = run.hooks, run.report
-    run.module.zero_grad()
     if run.trainer.ckpt_path is None:
         sanity_check(run)
-    feed = run.source.train()
-    if feed.num_batches == 0:
+    if run.parts.limit_train_batches == 0:
         rank_zero_info("`Trainer.fit` has nothing to do: `limit_train_batches` is 0")
         return
+    feed = run.source.train()
     if (reason := _why_over(run)) is not None:
         rank_zero_info(f"`Trainer.fit` has nothing to do: {reason}")
         return
@@ -65,9 +64,13 @@ def run_fit(run: Run) -> None:
         )
     run.trainer.enter_stage("train")
     report.enter(run.stores["train"])
+    if _epoch_validates(run):
+        run.source.feeds("validate")  # so that progress bars know their number
     hooks.fire(hooks.on_train_start)
+    first_epoch = run.progress.current_epoch
     while (reason := _why_over(run)) is None:
-        _reload_if_due(run)
+        if run.progress.current_epoch != first_epoch:
+            _reload_if_due(run)
         train_epoch(run, run.source.train(), step, schedulers)
         run.resolve_hooks()
     rank_zero_info(f"`Trainer.fit` stopped: {reason}")
@@ -90,8 +93,11 @@ def _train_epoch(
     trains = not run.forward_only
     step = step if trains else manual_step(run)
     _set_horizon(run, feed, schedulers)
-
-    for batch_idx, batch, is_last in feed.batches(iterator, progress.batch_idx):
+    run.report.between_batches = False
+    run.stop_epoch = run.stop_epoch or _may_stop(run)
+    batches = feed.batches(iterator, progress.batch_idx)
+    # Nothing is left to read if the stop was asked for at the epoch's start.
+    for batch_idx, batch, is_last in () if run.stop_epoch else batches:
         context.batch, context.batch_size = batch, None
         run.on_last_batch = is_last
         seen = progress.total_batches + 1
@@ -99,6 +105,7 @@ def _train_epoch(
         if hooks.on_train_batch_start is not None and hooks.ask(
             hooks.on_train_batch_start, batch, batch_idx
         ):
+            _skip_the_rest(run, schedulers)
             break
         in_window = batch_idx % accumulate
         closes = trains and (is_last or in_window == accumulate - 1)
@@ -129,13 +136,23 @@ def _train_epoch(
     _end_epoch(run, schedulers)
 
 
+def _skip_the_rest(run: Run, schedulers: SchedulerStepper) -> None:
+    """Take the batch that a hook refused for the last of its epoch."""
+    progress = run.progress
+    progress.total_batches += 1
+    progress.is_last_batch = run.on_last_batch = True
+    schedulers.step(schedulers.per_step, progress.global_step)
+    schedulers.step(schedulers.per_epoch, progress.current_epoch + 1)
+
+
 def _reload_if_due(run: Run) -> None:
     every, epoch = (
         run.parts.reload_dataloaders_every_n_epochs,
         run.progress.current_epoch,
     )
-    if every and epoch and epoch % every == 0 and run.progress.phase == EPOCH_START:
+    if every and epoch % every == 0 and run.progress.phase == EPOCH_START:
         run.source.forget()
+        run.progress.evaluated.clear()  # the axis of other loaders
         run.val_interval = _val_interval(run, run.source.train())
 
 
@@ -193,7 +210,8 @@ def _after_batch(run: Run, schedulers: SchedulerStepper, closed: bool) -> None:
     stepped = progress.batches_that_stepped + 1
     if progress.phase == BATCH_END:
         every = parts.log_every_n_steps
-        if closed and every and stepped % every == 0:
+        asked_to_stop = run.trainer.should_stop
+        if closed and every and (stepped % every == 0 or asked_to_stop):
             run.report.send_step(progress.current_epoch, stepped - 1)
         if _validation_due(run):
             _validate(run, closed)
@@ -208,24 +226,24 @@ def _after_batch(run: Run, schedulers: SchedulerStepper, closed: bool) -> None:
 
 def _validate(run: Run, closed: bool) -> None:
     hooks, report = run.hooks, run.report
-    feeds = run.source.feeds("validate")
-    if not feeds:  # a hook that returned an empty list
-        return
     if closed:
         if hooks.on_validation_model_zero_grad is None:
             run.module.zero_grad()
         else:
             hooks.fire(hooks.on_validation_model_zero_grad)
+    feeds = run.source.renewed("validate")
+    if not feeds:  # a hook that returned an empty list
+        return
     evaluate(run, "validate", feeds, in_fit=True)
     run.trainer.enter_stage("train")
-    report.enter(run.stores["train"])
+    report.enter(run.stores["train"], between_batches=False)
     if run.val_clock is not None:
         run.val_clock.restart(run.progress.total_batches)
 
 
 def _end_epoch(run: Run, schedulers: SchedulerStepper) -> None:
     progress, report = run.progress, run.report
-    report.epoch_over = True
+    report.between_batches = True
     if progress.phase != EPOCH_END:
         progress.phase = EPOCH_END
         run.hooks.fire(run.hooks.on_train_epoch_end)
@@ -244,7 +262,7 @@ def _set_horizon(run: Run, feed: Feed, schedulers: SchedulerStepper) -> None:
     progress, parts = run.progress, run.parts
     every = parts.log_every_n_steps
     waits = [every - progress.batches_that_stepped % every] if every else []
-    if isinstance(run.val_interval, int):
+    if run.validates and isinstance(run.val_interval, int):
         waits.append(run.val_interval - _val_count(run) % run.val_interval)
     if run.val_clock is not None and _epoch_validates(run):
         waits.append(run.val_clock.next_look - progress.total_batches)
@@ -321,19 +339,15 @@ def _may_stop(run: Run) -> bool:
     return enough_epochs and enough_steps
 
 
-def _val_interval(run: Run, feed: Feed) -> int | float | None:
-    """Return after how many batches validation is due: infinity at the epoch's end.
-
-    None if it never is.
-    """
-    if not run.validates:
-        return None
+def _val_interval(run: Run, feed: Feed) -> int | float:
+    """Return after how many batches validation is due: infinity at the epoch's end."""
     interval, flag = run.parts.val_check_interval, "val_check_interval"
     batches = feed.num_batches
     if isinstance(interval, timedelta):
         return float("inf")  # not by batches; `run.val_clock` tells
     if isinstance(interval, int):
-        if interval > batches and run.parts.check_val_every_n_epoch is not None:
+        counts_epochs = run.parts.check_val_every_n_epoch is not None
+        if interval > batches and counts_epochs and run.validates:
             raise MisconfigurationException(
                 f"`Trainer({flag}={interval})`: an epoch has {batches} batches. Use at most "
                 "that, or check_val_every_n_epoch=None to count across epochs."
@@ -342,6 +356,8 @@ def _val_interval(run: Run, feed: Feed) -> int | float | None:
     if interval == 1.0:
         return batches if feed.sized else float("inf")
     if not isinstance(batches, int):
+        if not run.validates:
+            return float("inf")
         raise MisconfigurationException(
             f"`Trainer({flag}={interval})`: the training loader has no length to take a "
             "share of; use 1.0 or a whole number of batches"

@@ -22,56 +22,61 @@ class Report:
     Attributes:
         loggers: Where reports go.
         active: The store that steps are filling now; None between stages.
-        epoch_over: Whether the active store's epoch is complete.
+        between_batches: Whether the active store stands before its first batch or
+            behind its last, where reductions are read rather than single values.
     """
 
     def __init__(self, loggers: list[Logger], device: torch.device) -> None:
         self.loggers = loggers
         self.active: MetricStore | None = None
-        self.epoch_over = False
+        self.between_batches = True
         self._device = device
         self._callback: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
         self._bar: dict[str, Any] = {}
 
-    def enter(self, store: MetricStore | None) -> None:
+    def enter(self, store: MetricStore | None, between_batches: bool = True) -> None:
         """Make `store` the active one, at the start of its epoch or back in its middle."""
-        self._publish()
+        if store is not self.active:
+            self.publish()
         self.active = store
-        self.epoch_over = False
+        self.between_batches = between_batches
 
     @property
     def callback_metrics(self) -> dict[str, Tensor]:
         """Everything that callbacks and schedulers can watch, now. No host sync."""
-        self._publish()
+        self.publish()
         return self._callback
 
     @property
     def logged_metrics(self) -> dict[str, Tensor]:
         """What loggers are sent, by key, now. No host sync."""
-        self._publish()
+        self.publish()
         return self._logged
 
     @property
     def progress_bar_metrics(self) -> dict[str, float]:
         """What the progress bar shows. Cost: one host sync."""
-        self._publish()
+        self.publish()
         return read_floats(self._bar)
 
     def send(self, values: Mapping[str, Any], epoch: int | None, step: int) -> None:
         """Send values to every logger. Cost: one host sync, if there is a logger.
 
         Args:
-            values: Numbers or 0-d tensors; one named "step" moves the point on the axis.
-            epoch: Reported beside them, unless None.
+            values: Numbers or 0-d tensors.
+            epoch: Reported beside them, unless a value named "step" takes the place of
+                the axis. None for the batches of an evaluation, which have their own.
             step: Where on the axis they stand.
         """
         if not values or not self.loggers:
             return
         metrics: dict[str, float] = read_floats(values)
-        step = int(metrics.pop("step", step))
         if epoch is not None:
-            metrics.setdefault("epoch", epoch)
+            if "step" in metrics:
+                step = int(metrics.pop("step"))
+            else:
+                metrics.setdefault("epoch", epoch)
         for logger in self.loggers:
             logger.log_metrics(metrics, step)
             logger.save()
@@ -85,7 +90,7 @@ class Report:
     def send_epoch(self, epoch: int, step: int) -> None:
         """Publish the active store's per-epoch values and send them."""
         if self.active is not None:
-            self._publish()
+            self.publish()
             self.send(_for_loggers(self.active.epoch_values()), epoch, step)
 
     def clear(self) -> None:
@@ -105,17 +110,26 @@ class Report:
         """Take published metrics back."""
         self._callback.update({key: self._tensor(v) for key, v in state.items()})
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Take over what the active store holds now. No host sync."""
         store = self.active
         if store is None:
             return
-        values = list(store.step_values()) if store.stage == "train" else []
-        if self.epoch_over:
-            values += store.epoch_values()
+        # What a single batch of an evaluation gave is nothing to decide by.
+        self._take(store.step_values(), watchable=store.stage == "train")
+        if self.between_batches:
+            values = store.epoch_values()
+            current = [value for value in values if value[0].loader == store.loader]
+            self._take(current, watchable=True)
+
+    def _take(
+        self, values: Iterable[tuple[MetricSlot, str, Any]], watchable: bool
+    ) -> None:
         for slot, key, value in values:
             tensor = self._tensor(value)
-            self._callback[key] = tensor
-            self._callback[f"{slot.name}{slot.suffix}"] = tensor
+            if watchable:
+                self._callback[key] = tensor
+                self._callback[f"{slot.name}{slot.suffix}"] = tensor
             if slot.options.logger:
                 self._logged[key] = tensor
             if slot.options.prog_bar:

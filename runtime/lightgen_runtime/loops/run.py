@@ -120,7 +120,7 @@ class Run:
         }
         self.hooks = HookTable(trainer, module, self.context)
         self.horizon = 0
-        self.val_interval: int | float | None = None
+        self.val_interval: int | float = float("inf")
         self.val_clock: ValidationClock | None = None
         self.validates = False
         self.stop_epoch = False

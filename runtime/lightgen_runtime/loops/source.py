@@ -67,6 +67,7 @@ class DataSource:
         self._feeds: dict[str, list[Feed]] = {}
         # The collections from which several loaders came.
         self._forms: dict[str, CombinedLoader] = {}
+        self._stale: set[str] = set()
 
     def has(self, stage: str) -> bool:
         """Tell whether there is a loader for a stage."""
@@ -77,8 +78,26 @@ class DataSource:
         return stage in self._feeds
 
     def forget(self) -> None:
-        """Let every stage ask for its loaders anew."""
-        self._feeds.clear()
+        """Ask for loaders anew: for training's now, for others' when `renewed` is called."""
+        self._feeds.pop("train", None)
+        self._stale = set(self._feeds)
+
+    def renewed(self, stage: str) -> list[Feed]:
+        """Return the stage's feeds, asking for its loaders again after `forget`."""
+        if stage in self._stale:
+            self._stale.remove(stage)
+            del self._feeds[stage]
+        return self.feeds(stage)
+
+    def batches(self, stage: str) -> list[int | float]:
+        """Return how many batches of each loader a pass reads; nothing if it reads none."""
+        flag = _LIMITS[stage]
+        limit = getattr(self._parts, flag)
+        return [
+            limited(_length(loader), limit, flag)
+            for feed in (self.feeds(stage) if self.has(stage) else [])
+            for loader in loaders_of(feed.loader)
+        ]
 
     def feeds(self, stage: str) -> list[Feed]:
         """Return the stage's feeds, asking for its loaders the first time.
@@ -134,6 +153,8 @@ class DataSource:
 
     def _loaders(self, stage: str) -> list[Any]:
         loaders = self._given.get(stage)
+        if stage in ("validate", "test") and getattr(self._parts, _LIMITS[stage]) == 0:
+            return []
         if loaders is None:
             owner = self._owner(_HOOKS[stage]) or self._module
             hook = getattr(owner, _HOOKS[stage])
@@ -183,7 +204,7 @@ class DataSource:
     ) -> Feed:
         for part in loaders_of(loader):
             _check_loader(part, _HOOKS[stage])
-        if self._parts.overfit_batches:
+        if self._parts.overfit_batches and self._module.trainer.state.fn == "fit":
             loader = _unshuffled(loader)
         num_batches = _length(loader)
         limit = getattr(self._parts, _LIMITS[stage])
@@ -292,6 +313,8 @@ def _length(loader: Any) -> int | float:
 
 
 def _unshuffled(loader: Any) -> Any:
+    if isinstance(loader, CombinedLoader):
+        loader.flattened = [_unshuffled(each) for each in loader.flattened]
     if not isinstance(loader, DataLoader) or not isinstance(
         loader.sampler, RandomSampler
     ):

@@ -193,10 +193,15 @@ def manual_step(run: Run) -> StepFn:
         output = training_step(batch, batch_idx)
         if scaling is not None:
             scaling.update()
-        if hooks.on_train_batch_end is None:
-            return None
-        if isinstance(output, Mapping):
-            return outputs_of(output, output.get("loss"))
-        return outputs_of(output, output if isinstance(output, Tensor) else None)
+        if output is None or isinstance(output, Tensor):
+            loss = output
+        elif isinstance(output, Mapping):
+            loss = output.get("loss")
+        else:
+            raise MisconfigurationException(
+                f"`training_step` returned {type(output).__name__}; in manual optimization "
+                'it returns a tensor, a mapping (its "loss" a tensor), or nothing'
+            )
+        return None if hooks.on_train_batch_end is None else outputs_of(output, loss)
 
     return step

@@ -53,9 +53,6 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
     _add_hyperparameters(checkpoint, module)
     if datamodule is not None:
         _add_hyperparameters(checkpoint, datamodule)
-        state = datamodule.state_dict()
-        if state:
-            checkpoint[type(datamodule).__qualname__] = state
     if weights_only:
         for callback in run.callbacks:
             if isinstance(callback, WeightAveraging):
@@ -87,6 +84,9 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
         precision = run.parts.precision
         if state := precision.state_dict():
             checkpoint[type(precision).__qualname__] = state
+    if datamodule is not None and (state := datamodule.state_dict()):
+        checkpoint[type(datamodule).__qualname__] = state
+    if not weights_only:
         for callback in run.callbacks:
             callback.on_save_checkpoint(run.trainer, module, checkpoint)
     module.on_save_checkpoint(checkpoint)
@@ -183,10 +183,12 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
     for number, (optimizer, state) in enumerate(
         zip(optimizers, checkpoint["optimizer_states"], strict=True)
     ):
+        # Before loading: that may add defaults which the file's torch did not have.
+        settings = set(optimizer.defaults)
         try:
             optimizer.load_state_dict(state)
             # torch takes another optimizer's settings without a word.
-            missing = optimizer.defaults.keys() - optimizer.param_groups[0].keys()
+            missing = settings - optimizer.param_groups[0].keys()
             if missing:
                 raise ValueError(f"it lacks {sorted(missing)}")
         except ValueError as error:

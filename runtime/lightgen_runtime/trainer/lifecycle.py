@@ -69,6 +69,7 @@ def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
         restore_model(run, checkpoint, ckpt_path)
     strategy.place(module)
     run.resolve_hooks()
+    run.progress.evaluated.clear()
     if fn != "fit":
         _log_hyperparameters(run)
         return

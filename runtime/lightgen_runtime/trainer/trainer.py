@@ -392,6 +392,7 @@ class Trainer(TrainerView):
             set_torch_flags(self._deterministic, self._benchmark)
             with torch.autograd.set_detect_anomaly(self._detect_anomaly):
                 prepare(run, fn, path)
+                run.module.zero_grad()
                 with terminating_between_batches(self):
                     result = story(run)
             conclude(run, fn)

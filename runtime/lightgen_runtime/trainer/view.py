@@ -259,7 +259,7 @@ class TrainerView(TrainerFlags):
     def _batches(self, stage: str) -> list[int | float]:
         if self._run is None or not self._run.source.has(stage):
             return []
-        return [feed.num_batches for feed in self._run.source.feeds(stage)]
+        return self._run.source.batches(stage)
 
     @property
     def enable_validation(self) -> bool:
@@ -329,8 +329,8 @@ class TrainerView(TrainerFlags):
 
     @property
     def evaluating(self) -> bool:
-        """Whether validation or testing is running."""
-        return self.validating or self.testing
+        """Whether validation, the sanity check or testing is running."""
+        return self.validating or self.sanity_checking or self.testing
 
     @property
     def interrupted(self) -> bool:

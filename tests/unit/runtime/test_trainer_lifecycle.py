@@ -226,7 +226,7 @@ HOOKS = {
     "on_fit_start": 0,
     "on_sanity_check_end": 0,
     "on_train_start": 0,
-    "on_train_epoch_start": 1,
+    "on_train_epoch_start": 0,
     "on_train_batch_start": 1,
     "on_before_backward": 1,
     "on_before_optimizer_step": 1,
