@@ -25,7 +25,6 @@ from lightgen_runtime.callbacks.monitored import (
     epoch_end_has_metrics,
     missing_metric_message,
     validates,
-    validation_follows,
 )
 from lightgen_runtime.utilities.atomic_write import atomic_write
 from lightgen_runtime.utilities.exceptions import (
@@ -262,10 +261,7 @@ class ModelCheckpoint(Checkpoint):
     ) -> None:
         """Save when a number of steps or a time is reached."""
         if self._is_step_triggered and self._is_batch_due(trainer):
-            if self.monitor is not None and validation_follows(trainer):
-                self._waits_for_metric = True  # what is there now may be of the past
-            else:
-                self._save_at_step(trainer)
+            self._save_at_step(trainer)
 
     def _is_batch_due(self, trainer: Trainer) -> bool:
         if self._train_time_interval is not None:

@@ -25,16 +25,6 @@ def epoch_end_has_metrics(trainer: Trainer) -> bool:
     return trainer.check_val_every_n_epoch == 1 and trainer.val_check_interval == 1.0
 
 
-def validation_follows(trainer: Trainer) -> bool:
-    """Tell whether the batch that has run was the last before validation."""
-    every = trainer.check_val_every_n_epoch
-    return (
-        trainer.is_last_batch
-        and validates(trainer)
-        and (every is None or (trainer.current_epoch + 1) % every == 0)
-    )
-
-
 def missing_metric_message(owner: str, monitor: str, logged: Iterable[str]) -> str:
     """Say that `monitor` was not logged, what was, and which name is nearest."""
     names = sorted(logged)

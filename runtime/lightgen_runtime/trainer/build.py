@@ -51,7 +51,7 @@ class TrainerParts:
     precision: Precision
     loggers: list[Logger]
     max_epochs: int
-    min_epochs: int
+    min_epochs: int | None
     max_steps: int
     min_steps: int | None
     limit_train_batches: int | float
@@ -98,7 +98,7 @@ def build_parts(flags: dict[str, Any]) -> TrainerParts:
         or choose_precision(flags["precision"], strategy.root_device.type),
         loggers=_loggers(flags["logger"], flags["default_root_dir"]),
         max_epochs=max_epochs,
-        min_epochs=_min_epochs(flags),
+        min_epochs=flags["min_epochs"],
         max_steps=max_steps,
         min_steps=flags["min_steps"],
         limit_train_batches=overfit or _default(flags["limit_train_batches"], 1.0),
@@ -309,13 +309,6 @@ def _limits(flags: dict[str, Any]) -> tuple[int, int]:
     if max_epochs is not None:
         return max_epochs, max_steps
     return (DEFAULT_MAX_EPOCHS if max_steps == -1 else -1), max_steps
-
-
-def _min_epochs(flags: dict[str, Any]) -> int:
-    """Return the least number of epochs: whole ones too if only steps are asked for."""
-    if flags["min_epochs"] is not None:
-        return int(flags["min_epochs"])
-    return 0 if flags["min_steps"] is None else 1
 
 
 def _strategy(flags: dict[str, Any]) -> Strategy:
