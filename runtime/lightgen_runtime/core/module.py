@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 from typing_extensions import Self
 
 from lightgen_runtime.core.data_hooks import DataHooks
@@ -171,14 +172,16 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
             on_epoch: Report the epoch's reduction; by default True elsewhere.
             reduce_fx: "mean" (weighted by batch size), "sum", "min" or "max".
             enable_graph: Keep the value's graph.
-            sync_dist: Reduce over all processes.
-            sync_dist_group: Process group to reduce over.
+            sync_dist: Reduce single values over all processes too, where they are
+                reported, and make sure that every process logs the key. Epoch values are
+                reduced over all processes in any case.
+            sync_dist_group: Process group to reduce over, with `sync_dist`.
             add_dataloader_idx: With several loaders, keep their values apart by adding
                 "/dataloader_idx_N" to the key.
             batch_size: Weight of the value in a mean; by default the size of the first
                 tensor found in the batch.
             metric_attribute: Accepted for compatibility.
-            rank_zero_only: Log from the first process only.
+            rank_zero_only: Keep the values to the process that logs them.
 
         Raises:
             MisconfigurationException: The value, the hook or the arguments do not allow
@@ -450,9 +453,28 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin):
             parameter.requires_grad = True
         self.train()
 
-    def all_gather(self, data: Tensor) -> Tensor:
-        """Stack a tensor of every process. Collective: every process calls it."""
-        return self.trainer.strategy.all_gather(data)
+    def all_gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:
+        """Stack the tensors of every process. Collective: every process calls it.
+
+        Args:
+            data: Tensor or number, or any nesting of lists, tuples and dictionaries of
+                them; of the same shapes in every process.
+            group: Process group; by default all.
+            sync_grads: Let gradients flow back to the process they belong to.
+
+        Returns:
+            The same nesting of tensors of shape (processes, ...); of unchanged shape if
+            there is only one process.
+        """
+
+        def gathered(value: Any) -> Any:
+            if isinstance(value, (int, float)):
+                value = torch.tensor(value, device=self.device)
+            if not isinstance(value, Tensor):
+                return value
+            return self.trainer.strategy.all_gather(value, group, sync_grads)
+
+        return tree_map(gathered, data)
 
     @classmethod
     def load_from_checkpoint(

@@ -86,6 +86,7 @@ def evaluate(
         stage if not run.trainer.sanity_checking else "sanity_check"
     )
     with _no_gradients(run, in_fit), hooks.eval_mode():
+        run.parts.strategy.sync_buffers()
         store.reset()
         report.enter(store)
         hooks.fire("start")
@@ -96,6 +97,7 @@ def evaluate(
         store.select(None)
         hooks.fire("epoch_end")
         report.epoch_over = True
+        run.agree_on_epoch()
         results = _results(run, stage, len(feeds))
         if not run.trainer.sanity_checking:
             report.send_epoch(progress.current_epoch, progress.batches_that_stepped)

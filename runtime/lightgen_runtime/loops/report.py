@@ -20,7 +20,7 @@ class Report:
     """Metrics published so far in one run.
 
     Attributes:
-        loggers: Where reports go.
+        loggers: Where reports go; none in other processes than the first.
         active: The store that steps are filling now; None between stages.
         epoch_over: Whether the active store's epoch is complete.
     """

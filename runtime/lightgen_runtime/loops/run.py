@@ -15,6 +15,7 @@ from lightgen_runtime.core.hooks import STEP_RULES, HookTable, is_overridden
 from lightgen_runtime.core.metrics import FORBIDDEN, LogContext, LogScope, MetricStore
 from lightgen_runtime.core.module import LightningModule
 from lightgen_runtime.core.optim import LightningOptimizer, OptimPlan
+from lightgen_runtime.loops.agree import agree_on_epoch
 from lightgen_runtime.loops.predicted import Predicted
 from lightgen_runtime.loops.report import Report
 from lightgen_runtime.profilers.base import PassThroughProfiler
@@ -38,6 +39,7 @@ class Run:
         horizon: The batch, counted over the whole fit, after which something periodic
             (reporting, validation, stopping) is due next.
         clipping: What clips before each automatic step, if anything does.
+        stop_agreed: Whether all processes know that one of them asked to stop.
         stop_epoch: Set to end the batches of the running epoch.
         on_last_batch: Whether the running batch is its epoch's last.
         extra_epochs: Epochs after `max_epochs` that a callback asked for.
@@ -71,6 +73,7 @@ class Run:
         "resumed",
         "scopes",
         "source",
+        "stop_agreed",
         "stop_epoch",
         "stores",
         "trainer",
@@ -97,7 +100,8 @@ class Run:
         self.progress = progress
         self.plan = OptimPlan()
         self.clipping: Callable[[Optimizer], None] | None = None
-        self.report = Report(parts.loggers, parts.strategy.root_device)
+        loggers = parts.loggers if parts.strategy.is_global_zero else []
+        self.report = Report(loggers, parts.strategy.root_device)
         self.stores = {
             stage: MetricStore(stage) for stage in ("train", "validate", "test", "")
         }
@@ -112,6 +116,7 @@ class Run:
         self.horizon = 0
         self.val_interval: int | float | None = None
         self.validates = False
+        self.stop_agreed = False
         self.stop_epoch = False
         self.on_last_batch = False
         self.extra_epochs = 0
@@ -146,6 +151,30 @@ class Run:
             return iterator
         return profiler.iterate(action, iterator)
 
+    def agree_on_epoch(self) -> None:
+        """Exchange the epoch's values of the active store with the other processes."""
+        if self.report.active is not None:
+            agree_on_epoch(self.report.active, self.parts.strategy, self.module)
+
+    def agree_on_stop(self) -> None:
+        """Let one process's request to stop count in all; called where all of them are."""
+        trainer = self.trainer
+        self.stop_agreed = self.parts.strategy.reduce_boolean_decision(
+            trainer.should_stop, all=False
+        )
+        if self.stop_agreed and not trainer.should_stop:
+            trainer.should_stop = True
+
+    def note_stop(self, stop: bool) -> None:
+        """Take a request to stop: the running batch is followed by a look at it.
+
+        With several processes the look comes where all of them look: at reports,
+        validations and epoch ends.
+        """
+        if self.parts.strategy.world_size == 1:
+            self.stop_agreed = stop
+            self.horizon = 0
+
     def between_hooks(self) -> None:
         """Let `self.log` refuse until the next hook or step."""
         self.context.scope = self._base_scope
@@ -175,7 +204,12 @@ class Run:
         """Make the wrappers that `self.optimizers()` hands out, and resolve clipping."""
         self.clipping = self._configured_clipping()
         self.plan.wrapped = [
-            LightningOptimizer.wrap(optimizer, self.counted_step, self.toggle)
+            LightningOptimizer.wrap(
+                optimizer,
+                self.counted_step,
+                self.toggle,
+                self.parts.strategy.no_sync,
+            )
             for optimizer in self.plan.optimizers
         ]
 
@@ -206,6 +240,9 @@ class Run:
                 f"`manual_backward` got {type(loss).__name__}; a tensor is needed"
             )
         self.hooks.fire(self.hooks.on_before_backward, loss)
+        arm_reducer = self.parts.strategy.arm_reducer
+        if arm_reducer is not None:
+            arm_reducer(loss)
         self.module.backward(loss, *args, **kwargs)
         self.hooks.fire(self.hooks.on_after_backward)
 

@@ -71,9 +71,11 @@ class Trainer(TrainerView):
 
     Args:
         accelerator: "auto" (the fastest there is), "cpu", "gpu", "cuda" or "mps".
-        strategy: "auto" or "single_device".
-        devices: "auto", 1, or one device's index in a list.
-        num_nodes: Number of machines: 1.
+        strategy: "auto" (by the number of devices), "single_device", "ddp",
+            "ddp_find_unused_parameters_true" or a `Strategy`.
+        devices: "auto"; a number, such as 2 or "2"; -1 for all; or indices, such as
+            [0, 2] or "0,2". On a CPU a number of processes.
+        num_nodes: Number of machines, with as many processes each; started by torchrun.
         precision: "32-true".
         logger: True for a CSV logger, False for none, or one or several loggers.
         callbacks: One callback or a list of them.
@@ -311,6 +313,8 @@ class Trainer(TrainerView):
     def save_checkpoint(self, filepath: str | Path, weights_only: bool = False) -> None:
         """Write the state of the run to a file, atomically.
 
+        Collective: every process calls it; the first one writes.
+
         Args:
             filepath: Where to.
             weights_only: Leave out what only a resumed fit needs.
@@ -325,6 +329,7 @@ class Trainer(TrainerView):
         with self.profiler.profile("save_checkpoint"):
             checkpoint = dump_checkpoint(self._run, weights_only)
             self.strategy.save_checkpoint(checkpoint, filepath)
+            self.strategy.barrier("save_checkpoint")
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print from the first process, without disturbing the progress bar."""
@@ -459,7 +464,7 @@ class Trainer(TrainerView):
     def should_stop(self, stop: bool) -> None:
         self._should_stop = stop
         if self._run is not None:
-            self._run.horizon = 0  # so that the running batch is followed by a look
+            self._run.note_stop(stop)
 
     @property
     def checkpoint_callbacks(self) -> list[Checkpoint]:

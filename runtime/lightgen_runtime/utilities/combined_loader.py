@@ -49,6 +49,11 @@ class CombinedLoader:
         """The collection of loaders, as it was given."""
         return self._iterables
 
+    def map(self, replace: Callable[[Any], Any]) -> CombinedLoader:
+        """Return the same combination of what `replace` returns for each loader."""
+        loaders = [replace(loader) for loader in self.flattened]
+        return CombinedLoader(tree_unflatten(loaders, self._spec), self.mode)
+
     def __iter__(self) -> Iterator[tuple[Any, int, int]]:
         """Yield (batch, batch_idx, dataloader_idx); the latter is 0 unless sequential."""
         if self.mode == "sequential":

@@ -42,3 +42,11 @@ class NonFiniteLossError(LightgenRuntimeError):
 
 class TunerExit(Exception):
     """Ends a run that was there for tuning only. Not an error: the trainer takes it."""
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add to what is shown of an error, where Python can: from 3.11 on."""
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    else:  # Python 3.10 shows no notes; keep it where debuggers look
+        error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]
