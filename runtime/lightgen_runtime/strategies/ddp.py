@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import inspect
 import os
 from collections.abc import Callable
@@ -168,6 +169,7 @@ class DDPStrategy(Strategy):
                 f"runs in {dist.get_world_size()}. Use the same number of devices."
             )
         self._alone = False
+        note_failure(False)
         rank_zero_only.rank = self.global_rank
 
     def _join(self, device: torch.device) -> None:
@@ -191,12 +193,15 @@ class DDPStrategy(Strategy):
 
     def _leave(self) -> None:
         if dist.is_initialized() and not self._alone:
+            # A reducer that is left over would keep the group's threads running into the
+            # end of the interpreter, which they do not survive.
+            gc.collect()
             dist.destroy_process_group()
 
     def on_exception(self, error: BaseException) -> None:
         """See `Strategy`; say what to do about parameters that got no gradient."""
         self._alone = True
-        note_failure()
+        note_failure(True)
         if "finished reduction in the prior iteration" in str(error):
             add_note(
                 error,

@@ -66,15 +66,17 @@ class Children:
     def _watch(self) -> None:
         while (failed := self._failed()) is None:
             time.sleep(_LOOK_EVERY_S)
-        rank, process = failed
+        self._end_after(*failed)
+        # Rank 0 may be waiting for that process in a way that nothing can interrupt.
+        time.sleep(_GRACE_S)
+        _leave(1)
+
+    def _end_after(self, rank: int, process: subprocess.Popen[bytes]) -> None:
         print_to_stderr(
             f"Rank {rank} (process {process.pid}) ended with exit code "
             f"{process.returncode}; what it said is above. The other processes end too."
         )
         self._end_the_others()
-        # Rank 0 may be waiting for that process in a way that nothing can interrupt.
-        time.sleep(_GRACE_S)
-        _leave(1)
 
     def _failed(self) -> tuple[int, subprocess.Popen[bytes]] | None:
         for rank, process in self._processes.items():
@@ -93,15 +95,19 @@ class Children:
                 process.wait()
 
     def _wait_at_exit(self) -> None:
-        if self.failing or hasattr(sys, "last_value"):  # of an exception nobody caught
-            self._end_the_others()
+        failed = self._failed()
+        if failed is None and (self.failing or hasattr(sys, "last_value")):
+            self._end_the_others()  # after an exception here that nobody caught
             return
         try:
             for process in self._processes.values():
-                process.wait()
+                if failed is None:
+                    process.wait()
+                    failed = self._failed()
         except KeyboardInterrupt:
             self._end_the_others()
-        if self._failed() is not None:
+        if failed is not None:
+            self._end_after(*failed)
             _leave(1)
 
 
@@ -138,10 +144,10 @@ def join_store(timeout: timedelta) -> Any | None:
     return _TCPStore(os.environ["MASTER_ADDR"], port, timeout=timeout)
 
 
-def note_failure() -> None:
+def note_failure(failing: bool) -> None:
     """Have the processes that this one started ended, not waited for, at its exit."""
     if _children is not None:
-        _children.failing = True
+        _children.failing = failing
 
 
 def own_command() -> list[str]:
