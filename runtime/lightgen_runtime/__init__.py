@@ -47,6 +47,7 @@ _PACKAGES = (
     "loggers",
     "profilers",
     "pytorch",
+    "strategies",
     "tuner",
 )
 

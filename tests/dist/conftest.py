@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-# What every process found, by case.
-Results = list[dict[str, Any]]
-
-
-def program(
-    *command: str, cwd: Path, timeout: float = 120, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a Python program in `cwd` with nothing of a launcher's in its environment."""
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PL_GLOBAL_SEED")
-    }
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=cwd,
-        env={**clean, "PYTHONWARNINGS": "ignore", **environment},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+from processes import Results, program  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import Results
+from processes import Results
 
 Run = Callable[[int], Results]
 

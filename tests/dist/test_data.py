@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import ceil
 
 import pytest
-from conftest import Results
+from processes import Results
 
 Run = Callable[[int], Results]
 SIZES = [(count, size) for count in range(14) for size in (1, 3)]

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import program
+from processes import program
 
 MODULE = '''
 import torch

@@ -115,6 +115,7 @@ class _EvenShare(DistributedSampler[Any]):
     def __init__(self, drawn: Any, world_size: int, rank: int, seed: int) -> None:
         super().__init__(drawn, world_size, rank, shuffle=False, seed=seed)
         self._drawn = drawn
+        self.generator = _generator_of(drawn)
 
     def __iter__(self) -> Iterator[Any]:
         drawn = _draw(self._drawn, self.seed + self.epoch)
@@ -134,6 +135,7 @@ class _ExactShare:
         self._world_size = world_size
         self._rank = rank
         self._seed = seed
+        self.generator = _generator_of(drawn)
 
     def __len__(self) -> int:
         return math.ceil((len(self._drawn) - self._rank) / self._world_size)
@@ -154,6 +156,12 @@ def _draw(sampler: Iterable[Any], seed: int) -> list[Any]:
     """Return everything a sampler draws, the same in every process."""
     with seeded_rng(seed):
         return list(sampler)
+
+
+def _generator_of(sampler: Any) -> Any:
+    """Return the generator that a sampler draws from, so that checkpoints hold it."""
+    inner = getattr(sampler, "sampler", None)
+    return getattr(sampler, "generator", None) or getattr(inner, "generator", None)
 
 
 def _pass_on_epoch(sampler: Any, epoch: int) -> None:

@@ -235,6 +235,8 @@ class DDPStrategy(Strategy):
         if self._alone or self.world_size == 1:
             return
         for tensor in tensors:
+            if not tensor.numel():
+                continue
             # As bytes: not every backend knows every dtype.
             content = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
             dist.broadcast(content, 0)

@@ -28,6 +28,7 @@ _STARTER = "LIGHTGEN_STARTED_BY"  # process id of rank 0, in those that it start
 _LOOK_EVERY_S = 0.2
 # How long a process may take to end by itself after another one has failed.
 _GRACE_S = 5.0
+_INTERRUPTED = (130, -2)  # by SIGINT, which a terminal sends to all processes
 
 
 class Children:
@@ -45,6 +46,8 @@ class Children:
         self.store: Any = _TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
         self.world_size = world_size
         self.failing = False
+        self._telling = threading.Lock()
+        self._told = False
         command = own_command() if world_size > 1 else []
         self._processes = {
             rank: subprocess.Popen(command, env=self._environment(rank))
@@ -66,17 +69,25 @@ class Children:
     def _watch(self) -> None:
         while (failed := self._failed()) is None:
             time.sleep(_LOOK_EVERY_S)
-        self._end_after(*failed)
-        # Rank 0 may be waiting for that process in a way that nothing can interrupt.
+        self._tell(*failed)
+        self._end_the_others()
+        # Rank 0 may be waiting for that process in a way that nothing can interrupt;
+        # unless an exception has reached it: then it ends by itself.
         time.sleep(_GRACE_S)
+        while self.failing:
+            time.sleep(_LOOK_EVERY_S)
         _leave(1)
 
-    def _end_after(self, rank: int, process: subprocess.Popen[bytes]) -> None:
-        print_to_stderr(
-            f"Rank {rank} (process {process.pid}) ended with exit code "
-            f"{process.returncode}; what it said is above. The other processes end too."
-        )
-        self._end_the_others()
+    def _tell(self, rank: int, process: subprocess.Popen[bytes]) -> None:
+        """Say once which process failed first, unless they were all interrupted."""
+        with self._telling:
+            if not self._told and process.returncode not in _INTERRUPTED:
+                print_to_stderr(
+                    f"Rank {rank} (process {process.pid}) ended with exit code "
+                    f"{process.returncode}; what it said is above. The other processes "
+                    "end too."
+                )
+            self._told = True
 
     def _failed(self) -> tuple[int, subprocess.Popen[bytes]] | None:
         for rank, process in self._processes.items():
@@ -95,20 +106,20 @@ class Children:
                 process.wait()
 
     def _wait_at_exit(self) -> None:
-        failed = self._failed()
-        if failed is None and (self.failing or hasattr(sys, "last_value")):
-            self._end_the_others()  # after an exception here that nobody caught
-            return
+        # `last_value`: of an exception that nobody caught, outside of any run.
+        failing = self.failing or hasattr(sys, "last_value")
         try:
             for process in self._processes.values():
-                if failed is None:
+                if not failing:
                     process.wait()
-                    failed = self._failed()
         except KeyboardInterrupt:
-            self._end_the_others()
-        if failed is not None:
-            self._end_after(*failed)
-            _leave(1)
+            failing = True
+        if (failed := self._failed()) is not None:
+            self._tell(*failed)
+        self._told = True
+        self._end_the_others()
+        if failed is not None and not failing:
+            _leave(1)  # else the exit code is that of what happened here
 
 
 _children: Children | None = None
