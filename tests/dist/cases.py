@@ -31,6 +31,7 @@ from lightgen_runtime.callbacks import (
     BaseFinetuning,
     Callback,
     EarlyStopping,
+    LearningRateFinder,
     ModelCheckpoint,
 )
 from lightgen_runtime.strategies import DDPStrategy
@@ -718,6 +719,24 @@ def resuming(world: int) -> Any:
         run(second, 3, ckpt_path=path)
         found[name] = [digest(whole), digest(second), path.name]
     return found
+
+
+class Searched(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lr = 0.001
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+
+@case
+def learning_rate_search(world: int) -> Any:
+    module = Searched()
+    finder = LearningRateFinder(num_training_steps=20, max_lr=0.5)
+    data = DataLoader(numbered(20 * world), 2, shuffle=True)
+    quiet(world, callbacks=[finder]).fit(module, data)
+    return {"lr": module.lr, "weights": digest(module)}
 
 
 # ---- communication ----

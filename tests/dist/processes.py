@@ -13,7 +13,7 @@ Results = list[dict[str, Any]]
 
 
 def program(
-    *command: str, cwd: Path, timeout: float = 120, **environment: str
+    *command: str, cwd: Path, timeout: float = 240, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a Python program in `cwd` with nothing of a launcher's in its environment."""
     clean = {

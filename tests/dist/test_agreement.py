@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 from processes import Results
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[[int], Results]
 
 
@@ -102,3 +104,9 @@ def test_resumed_fit_is_the_uninterrupted_one_to_the_bit(
     assert first == second
     whole, resumed, path = first
     assert whole == resumed, path
+
+
+def test_learning_rate_that_is_found_is_the_same_everywhere(results: Run) -> None:
+    first, second = (result["learning_rate_search"] for result in results(2))
+    assert first == second
+    assert first["lr"] != 0.001

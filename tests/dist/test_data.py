@@ -8,6 +8,8 @@ from math import ceil
 import pytest
 from processes import Results
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[[int], Results]
 SIZES = [(count, size) for count in range(14) for size in (1, 3)]
 

@@ -75,6 +75,8 @@ import os, sys, time
 from project.module import Line, Numbers
 import lightgen_runtime as L
 
+pytestmark = pytest.mark.slow
+
 class Failing(Line):
     def training_step(self, batch, batch_idx):
         if batch_idx == 1 and self.global_rank == int(sys.argv[1]):

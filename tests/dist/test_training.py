@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 from processes import Results
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[[int], Results]
 FITS = ["plain_fit", "closure_fit", "named_fit", "unfreezing_fit", "accumulating_fit"]
 

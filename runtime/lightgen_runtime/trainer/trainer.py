@@ -113,8 +113,9 @@ class Trainer(TrainerView):
         barebones: Train and nothing else: no logger, bar, checkpoint, summary or sanity
             check.
         enable_autolog_hparams: Send hyperparameters to the loggers at the start.
-        sync_batchnorm: Share batch statistics between processes, if there are several.
-        use_distributed_sampler: Split the data between processes, if there are several.
+        sync_batchnorm: Refused with several processes; nothing to do with one.
+        use_distributed_sampler: Split the data between processes, if there are several:
+            training data evenly, evaluated data so that each sample comes once.
         default_root_dir: Where files go that nothing else places; the current folder.
 
     Raises:
@@ -277,8 +278,10 @@ class Trainer(TrainerView):
             ckpt_path: Checkpoint to load first: a path, "best" or "last".
 
         Returns:
-            What `predict_step` returned for each batch; with several loaders a list of
-            such lists; None if nothing was to be kept.
+            What `predict_step` returned for each batch of this process; with several
+            loaders a list of such lists; None if nothing was to be kept.
+            `trainer.predict_loop.of_all_processes(trainer.strategy)` puts together those
+            of all processes, in the data's order.
         """
         keep = return_predictions is None or return_predictions
 
