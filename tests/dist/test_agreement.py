@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from agreement_cases import Noisy
+from trial_net import numbered, quiet
 from processes import Results
+from torch.utils.data import DataLoader
+
+from lightgen_runtime.utilities.exceptions import CheckpointMismatchError
 
 pytestmark = pytest.mark.slow
 
@@ -110,3 +115,14 @@ def test_learning_rate_that_is_found_is_the_same_everywhere(results: Run) -> Non
     first, second = (result["learning_rate_search"] for result in results(2))
     assert first == second
     assert first["lr"] != 0.001
+
+
+@pytest.mark.filterwarnings("ignore:.* holds the state of callbacks")
+def test_other_number_of_processes_goes_on_from_an_epochs_end(results: Run) -> None:
+    at_the_end, inside = (results(2)[0]["resuming"][w][2] for w in ("epoch", "middle"))
+    data = DataLoader(numbered(8), 2)
+    trainer = quiet(1, max_epochs=2)
+    trainer.fit(Noisy(), data, ckpt_path=at_the_end)
+    assert (trainer.current_epoch, trainer.global_step) == (2, 4 + 4)
+    with pytest.raises(CheckpointMismatchError, match=r"by 2 process.* run has 1"):
+        quiet(1, max_epochs=2).fit(Noisy(), data, ckpt_path=inside)

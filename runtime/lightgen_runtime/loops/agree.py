@@ -90,7 +90,7 @@ def agree_on_epoch(store: MetricStore, strategy: Strategy, module: nn.Module) ->
                 slot.agreed = _reduced(entries)
                 continue
             if not slot.weight:  # an object that this process has not updated
-                slot.last = module.get_submodule(entries[0].attribute)
+                slot.last = _object_at(module, entries[0])
                 slot.weight = 1.0
             slot.agreed = slot.result()
 
@@ -187,6 +187,16 @@ def _opened(store: MetricStore, entry: Logged) -> MetricSlot:
     return store.adopt(
         entry.hook, entry.loader, entry.name, entry.suffix, entry.options, kind
     )
+
+
+def _object_at(module: nn.Module, entry: Logged) -> Any:
+    if not entry.attribute:
+        raise MisconfigurationException(
+            f"the metric object logged as {entry.name!r} is no part of "
+            f"{type(module).__name__}, so a process without a batch cannot find it. Make "
+            "it an attribute of the module."
+        )
+    return module.get_submodule(entry.attribute)
 
 
 def _mean(entries: list[Logged]) -> float:

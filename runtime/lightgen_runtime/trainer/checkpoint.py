@@ -219,7 +219,7 @@ def _own_of_this_process(run: Run, own: dict[str, Any], source: str) -> dict[str
             f"and this run has {strategy.world_size}. Use as many, or resume from a "
             "checkpoint of an epoch's end."
         )
-    return own
+    return own if strategy.is_global_zero else {**own, "train_metrics": []}
 
 
 def _add_hyperparameters(checkpoint: dict[str, Any], owner: Any) -> None:
