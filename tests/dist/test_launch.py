@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from processes import program
+
+pytestmark = pytest.mark.slow
 
 MODULE = '''
 import torch
@@ -74,9 +77,6 @@ FAILS = """
 import os, sys, time
 from project.module import Line, Numbers
 import lightgen_runtime as L
-
-pytestmark = pytest.mark.slow
-
 class Failing(Line):
     def training_step(self, batch, batch_idx):
         if batch_idx == 1 and self.global_rank == int(sys.argv[1]):
@@ -192,9 +192,11 @@ def test_others_end_when_the_first_is_killed(project: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     other = project / "1.pid"
-    wait_for(lambda: other.is_file() and other.read_text() != "")
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    try:
+        wait_for(lambda: other.is_file() and other.read_text() != "")
+    finally:
+        running.send_signal(signal.SIGKILL)
+        running.wait()
     wait_until_gone(int(other.read_text()))
 
 
@@ -209,8 +211,7 @@ def wait_until_gone(process: int) -> None:
     wait_for(is_gone)
 
 
-def wait_for(condition: object) -> None:
-    assert callable(condition)
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline

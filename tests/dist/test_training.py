@@ -10,7 +10,10 @@ from processes import Results
 pytestmark = pytest.mark.slow
 
 Run = Callable[[int], Results]
-FITS = ["plain_fit", "closure_fit", "named_fit", "unfreezing_fit", "accumulating_fit"]
+FITS = [
+    "plain_fit", "fit_with_options", "closure_fit", "named_fit", "unfreezing_fit",
+    "accumulating_fit",
+]
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -47,7 +50,7 @@ def test_gradients_travel_once_a_window(results: Run) -> None:
     for found in results(2):
         # 5 batches an epoch make windows of 2, 2 and 1.
         assert found["accumulating_fit"]["steps"] == 6
-        assert found["accumulating_fit"]["reductions"] == 6
+        assert found["accumulating_fit"]["exchanges"] == 6
 
 
 @pytest.mark.parametrize("kind", ["Gan", "SeedGan", "OneByHand"])

@@ -8,9 +8,11 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 import torch
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 import torchmetrics
 from torch import Tensor, nn
 from torch.utils.data import (
@@ -66,38 +68,37 @@ def plain_fit(world: int) -> Any:
 
 @case
 def accumulating_fit(world: int) -> Any:
+    exchanged: list[None] = []
+
+    def count(state: Any, bucket: Any) -> Any:
+        exchanged.append(None)
+        return allreduce_hook(state, bucket)
+
+    count.__annotations__.clear()  # torch compares them with its classes, unresolved
     data = DataLoader(numbered(60), 12 // world)  # a short last window
     module = Net()
     trainer = quiet(
-        world, max_epochs=2, accumulate_grad_batches=2, gradient_clip_val=0.5
+        world,
+        max_epochs=2,
+        accumulate_grad_batches=2,
+        gradient_clip_val=0.5,
+        strategy=DDPStrategy(ddp_comm_hook=count) if world > 1 else "auto",
     )
-    reduced = count_reductions(trainer)
     trainer.fit(module, data)
     return {
         "weights": weights(module),
         "steps": trainer.global_step,
-        "reductions": len(reduced),
+        "exchanges": len(exchanged),
         # Between the steps of a window, replicas hold the same weights too.
         "digests": module.digests,
     }
 
 
-def count_reductions(trainer: L.Trainer) -> list[None]:
-    """Have each exchange of gradients leave an entry in the returned list."""
-    found: list[None] = []
-    strategy = trainer.strategy
-    if isinstance(strategy, DDPStrategy):
-        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import (
-            allreduce_hook,
-        )
-
-        def hook(state: Any, bucket: Any) -> Any:
-            found.append(None)
-            return allreduce_hook(None, bucket)
-
-        hook.__annotations__.clear()  # torch compares them with its classes, unresolved
-        strategy._comm_hook = hook
-    return found
+@case
+def fit_with_options(world: int) -> Any:
+    options: Any = {"static_graph": True, "gradient_as_bucket_view": True}
+    strategy = DDPStrategy(**options, timeout=timedelta(minutes=5))
+    return fitted(world, Net(), max_epochs=3, strategy=strategy if world > 1 else "auto")
 
 
 class Closure(Net):

@@ -63,7 +63,7 @@ class DeviceStatsMonitor(Callback):
         stats = _device_stats(trainer.strategy.root_device)
         if self._psutil is not None:
             stats.update(_cpu_stats(self._psutil))
-        for logger in trainer.loggers:
+        for logger in trainer.loggers if trainer.is_global_zero else ():
             prefix = f"{type(self).__name__}.{hook}{logger.group_separator}"
             named = {f"{prefix}{name}": value for name, value in stats.items()}
             logger.log_metrics(named, step=trainer.progress.batches_that_stepped)
