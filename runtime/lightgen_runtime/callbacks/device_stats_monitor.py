@@ -64,7 +64,7 @@ class DeviceStatsMonitor(Callback):
             stats.update(trainer.accelerator.get_device_stats(device))
         if self._reports_cpu:
             stats.update(get_cpu_stats())
-        for logger in trainer.loggers:
+        for logger in trainer.loggers if trainer.is_global_zero else ():
             prefix = f"{type(self).__name__}.{hook}{logger.group_separator}"
             named = {f"{prefix}{name}": value for name, value in stats.items()}
             logger.log_metrics(named, step=trainer.progress.batches_that_stepped)

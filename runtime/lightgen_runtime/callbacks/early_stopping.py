@@ -155,12 +155,18 @@ class EarlyStopping(Callback):
         if trainer.state.fn != "fit" or trainer.fast_dev_run:
             return
         current = trainer.callback_metrics.get(self.monitor)
-        if current is None:
+        verdict = None
+        if current is not None:
+            # A copy: the tensor that was logged may be a running sum.
+            verdict = self._judge(current.detach().squeeze().to("cpu", copy=True))
+        verdicts = [
+            v for v in trainer.strategy.gather_objects(verdict) if v is not None
+        ]
+        if not verdicts:
             self._report_missing(trainer)
             return
-        # A copy: the tensor that was logged may be a running sum.
-        current = current.detach().squeeze().to("cpu", copy=True)
-        reason, message = self._judge(current)
+        # The first process that wants to stop speaks for all.
+        reason, message = max(verdicts, key=lambda verdict: verdict[0] > 0)
         if reason is not EarlyStoppingReason.NOT_STOPPED:
             trainer.should_stop = True
             self.stopped_epoch = trainer.current_epoch

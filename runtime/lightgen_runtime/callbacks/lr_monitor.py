@@ -117,7 +117,7 @@ class LearningRateMonitor(Callback):
                 values[f"{name}-weight_decay"] = decay
         if not values:
             return
-        for logger in trainer.loggers:
+        for logger in trainer.loggers if trainer.is_global_zero else ():
             logger.log_metrics(values, step=trainer.progress.batches_that_stepped)
         device = trainer.strategy.root_device
         trainer.callback_metrics.update(

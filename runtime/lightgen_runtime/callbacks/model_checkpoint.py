@@ -26,6 +26,7 @@ from lightgen_runtime.callbacks.monitored import (
     missing_metric_message,
     validates,
 )
+from lightgen_runtime.callbacks.timer import AGREE_EVERY_N_BATCHES
 from lightgen_runtime.utilities.atomic_write import atomic_write
 from lightgen_runtime.utilities.exceptions import (
     MisconfigurationException,
@@ -228,8 +229,8 @@ class ModelCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Settle the folder of the files."""
-        if self.dirpath is None:
-            self.dirpath = default_folder(trainer)
+        own = self.dirpath or default_folder(trainer)
+        self.dirpath = str(trainer.strategy.broadcast(own))
         if stage != "fit":
             return
         self._has_validated = False
@@ -265,15 +266,22 @@ class ModelCheckpoint(Checkpoint):
 
     def _is_batch_due(self, trainer: Trainer) -> bool:
         if self._train_time_interval is not None:
-            now = time.monotonic()
-            if now - self._last_time_due < self._train_time_interval.total_seconds():
-                return False
-            self._last_time_due = now
-            return True
+            return self._is_time_due(trainer, self._train_time_interval)
         # Not `%`: manual optimization may pass over the exact multiple.
         former, self._steps_done = self._steps_done, trainer.progress.global_step
         every = self._every_n_train_steps
         return self._steps_done // every > former // every
+
+    def _is_time_due(self, trainer: Trainer, interval: timedelta) -> bool:
+        several = trainer.world_size > 1
+        if several and trainer.progress.total_batches % AGREE_EVERY_N_BATCHES:
+            return False
+        due = time.monotonic() - self._last_time_due >= interval.total_seconds()
+        if several:
+            due = trainer.strategy.broadcast(due)
+        if due:
+            self._last_time_due = time.monotonic()
+        return due
 
     def _save_at_step(self, trainer: Trainer) -> None:
         if self._must_not_save(trainer):
@@ -377,7 +385,12 @@ class ModelCheckpoint(Checkpoint):
         ):
             logged = metrics.get(name)
             metrics[name] = torch.tensor(value) if logged is None else logged.int()
-        return metrics
+        if trainer.world_size == 1:
+            return metrics
+        # Every process ranks, names and removes by what the one that writes has seen.
+        own = {name: value.cpu() for name, value in metrics.items()}
+        agreed: dict[str, Tensor] = trainer.strategy.broadcast(own)
+        return agreed
 
     def _check_monitor(self, trainer: Trainer) -> None:
         """Raise if the metric to rank by is not among those logged by now."""
@@ -566,8 +579,8 @@ class ModelCheckpoint(Checkpoint):
         return path
 
     def file_exists(self, filepath: str | Path, trainer: Trainer) -> bool:
-        """Tell whether something is at `filepath`."""
-        return Path(filepath).exists()
+        """Tell whether something is at `filepath`, for the process that writes."""
+        return bool(trainer.strategy.broadcast(Path(filepath).exists()))
 
     def to_yaml(self, filepath: str | Path | None = None) -> None:
         """Write the kept files and their scores as YAML.

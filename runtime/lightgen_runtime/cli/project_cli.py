@@ -43,6 +43,7 @@ from lightgen_runtime.utilities.exceptions import (
     LightgenRuntimeError,
     NonFiniteLossError,
 )
+from lightgen_runtime.utilities.rank_zero import rank_zero_only
 
 FAILED = 1
 USAGE = 2
@@ -90,7 +91,7 @@ class ProjectCLI(LightningCLI):
         try:
             super().__init__(*args, **kwargs)
         except LightgenRuntimeError as error:
-            _say(f"error: {error}")
+            sys.stderr.write(f"error: {error}\n")
             if not isinstance(error, NonFiniteLossError):  # which says so itself
                 self._say_what_is_kept(resumable=False)
             sys.exit(USAGE if _is_bad_input(error) else FAILED)
@@ -100,8 +101,7 @@ class ProjectCLI(LightningCLI):
             self._say_what_is_kept(resumable=True)
             sys.exit(INTERRUPTED)
         finally:
-            sys.stdout.write(self._json_line)
-            sys.stdout.flush()
+            _show(self._json_line)
 
     # --- the parser
 
@@ -141,7 +141,8 @@ class ProjectCLI(LightningCLI):
         path = find_checkpoint(given)
         _say(f"{self.subcommand} from {shown_path(path)}")
         run = run_of(path)
-        if run is not None and self.subcommand != "fit" and not self._is_dev_run():
+        keeps = run is not None and self.subcommand != "fit" and not self._is_dev_run()
+        if run is not None and keeps and _writes():
             self._results = run.folder
         return str(path)
 
@@ -177,6 +178,10 @@ class ProjectCLI(LightningCLI):
         wants_default = logger is None or logger is True
         if wants_default and self.subcommand != "fit":
             kwargs["logger"] = False  # the results are kept as one JSON file
+        if not _writes():  # folders are named by the process that writes to them
+            if wants_default and self.subcommand == "fit":
+                kwargs["logger"] = CSVLogger(save_dir=str(RUNS), name="")
+            return super().instantiate_trainer(**kwargs)
         if self._results is not None:
             return super().instantiate_trainer(**kwargs)
         run = claim_run()
@@ -225,7 +230,9 @@ class ProjectCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Predict and keep the predictions in the run's folder."""
-        predictions = self.trainer.predict(return_predictions=True, **kwargs)
+        self.trainer.predict(return_predictions=True, **kwargs)
+        collected = self.trainer.predict_loop
+        predictions = collected.of_all_processes(self.trainer.strategy)
         if predictions and self._results is not None:
             self._predictions = write_predictions(predictions, self._results)
 
@@ -265,7 +272,7 @@ class ProjectCLI(LightningCLI):
             name = f"{self.subcommand}.json"
             write_json(self._results / name, summary.as_json())
         if status == "completed":
-            sys.stdout.write(f"{result_table(summary)}\n")
+            _show(f"{result_table(summary)}\n")
         if self._own_config()["json"]:
             self._json_line = f"{json.dumps(summary.as_json(), allow_nan=False)}\n"
 
@@ -336,5 +343,17 @@ def _program() -> list[str]:
     return ["python", "-m", main.name.removesuffix(".__main__")]
 
 
+def _writes() -> bool:
+    """Tell whether this is the one of several processes that writes and talks."""
+    return rank_zero_only.rank == 0
+
+
 def _say(message: str) -> None:
-    sys.stderr.write(f"{message}\n")
+    if _writes():
+        sys.stderr.write(f"{message}\n")
+
+
+def _show(result: str) -> None:
+    if _writes():
+        sys.stdout.write(result)
+        sys.stdout.flush()

@@ -132,8 +132,8 @@ class Listeners:
 class HookTable:
     """One slot a hook: `None`, or its `Listeners`.
 
-    `fire` is the only way in: it tells `self.log` which hook is running, then calls
-    callbacks (in the user's order), the module, and last the watchers: callbacks that
+    `fire` tells `self.log` which hook is running, then calls callbacks (in the user's
+    order) and the module. `fire_watchers` follows it where there are any: callbacks that
     judge an epoch's result, which must see what the module logged in `on_train_epoch_end`.
     """
 
@@ -206,8 +206,11 @@ class HookTable:
             callback(*self._args, *args)
         if listeners.module is not None:
             listeners.module(*args)
-        for watcher in listeners.watchers:
-            watcher(*self._args, *args)
+
+    def fire_watchers(self, listeners: Listeners | None) -> None:
+        """Call those that judge what `fire` has brought about."""
+        for watcher in () if listeners is None else listeners.watchers:
+            watcher(*self._args)
 
     def ask(self, listeners: Listeners, *args: Any) -> bool:
         """Call everybody and tell whether the module answered -1 (skip what follows)."""

@@ -64,6 +64,8 @@ class LogOptions(NamedTuple):
     logger: bool
     reduce_fx: str
     enable_graph: bool
+    sync_dist: bool = False
+    rank_zero_only: bool = False
 
 
 class LogContext:
@@ -175,9 +177,14 @@ def _differences(first: tuple[Any, ...] | None, second: tuple[Any, ...]) -> str:
 
 
 class MetricSlot:
-    """One logged key of one hook: its last value and its running reduction."""
+    """One logged key of one hook: its last value and its running reduction.
+
+    Attributes:
+        agreed: The epoch's reduction over all processes, once they have exchanged it.
+    """
 
     __slots__ = (
+        "agreed",
         "call",
         "hook",
         "last",
@@ -203,9 +210,15 @@ class MetricSlot:
         self.options = options
         self.hook = scope.hook
         self.loader = scope.loader
+        self.agreed: Any = None
         self.last: Any = None
         self.total: Any = 0.0
         self.weight: float = 0.0
+
+    @property
+    def sync_group(self) -> Any:
+        """The process group to reduce over; None is that of all processes."""
+        return self.call[7] if self.call and self.options.sync_dist else None
 
     def update(self, value: Any, batch_size: int | None, context: LogContext) -> None:
         """Take one value in.
@@ -234,6 +247,7 @@ class MetricSlot:
 
     def reset(self) -> None:
         """Start a new epoch: nothing has been logged yet."""
+        self.agreed = None
         self.last = None
         self.total = 0.0
         self.weight = 0.0
@@ -374,6 +388,7 @@ class ObjectSlot(MetricSlot):
         """Start a new epoch of the object too."""
         if self.weight:
             self.last.reset()
+        self.agreed = None
         self.last = None
         self.weight = 0.0
 
@@ -444,17 +459,40 @@ class MetricStore:
     ) -> None:
         """Take running reductions back, for hooks that somebody still listens to."""
         for entry in state:
-            scope = self._scopes.get(entry["hook"])
-            if scope is None:
+            if entry["hook"] not in self._scopes:
                 continue
-            scope.select(entry["loader"])
             options = LogOptions(**entry["options"])
-            kind = SLOT_TYPES[options.reduce_fx]
-            slot = scope.add(entry["name"], entry["suffix"], None, options, kind)
+            slot = self.adopt(
+                entry["hook"],
+                entry["loader"],
+                entry["name"],
+                entry["suffix"],
+                options,
+                SLOT_TYPES[options.reduce_fx],
+            )
             slot.last = _copied(entry["last"], device)
             slot.total = _copied(entry["total"], device)
             slot.weight = entry["weight"]
-        self.select(None)
+
+    def adopt(
+        self,
+        hook: str,
+        loader: int | None,
+        name: str,
+        suffix: str,
+        options: LogOptions,
+        kind: type[MetricSlot],
+    ) -> MetricSlot:
+        """Add a slot that was filled elsewhere; the next call of `log` may go on with it.
+
+        Arguments are what `MetricSlot` has under the same names.
+        """
+        scope = self.scope(hook, LogRule(on_step=False, on_epoch=True))
+        former = scope.loader
+        scope.select(loader)
+        slot = scope.add(name, suffix, None, options, kind)
+        scope.select(former)
+        return slot
 
     def step_values(self) -> Iterator[tuple[MetricSlot, str, Any]]:
         """Yield (slot, key, last value) of what the current loader reports per step."""
@@ -470,9 +508,10 @@ class MetricStore:
     def epoch_values(self) -> Iterator[tuple[MetricSlot, str, Any]]:
         """Yield (slot, key, reduction) of what is reported per epoch and was logged."""
         for slot in self.slots:
-            if slot.options.on_epoch and slot.weight:
+            if slot.options.on_epoch and (slot.weight or slot.agreed is not None):
                 forked = "_epoch" if slot.options.on_step else ""
-                yield slot, f"{slot.name}{forked}{slot.suffix}", slot.result()
+                value = slot.result() if slot.agreed is None else slot.agreed
+                yield slot, f"{slot.name}{forked}{slot.suffix}", value
 
 
 def resolve_options(
@@ -514,6 +553,8 @@ def resolve_options(
         logger=True if logger is None else bool(logger),
         reduce_fx=_reducer(name, reduce_fx),
         enable_graph=bool(enable_graph),
+        sync_dist=bool(call[6]),
+        rank_zero_only=bool(call[10]),
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map
 from typing_extensions import Self
 
 from lightgen_runtime.core.data_hooks import DataHooks
@@ -193,14 +193,16 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
             on_epoch: Report the epoch's reduction; by default True elsewhere.
             reduce_fx: "mean" (weighted by batch size), "sum", "min" or "max".
             enable_graph: Keep the value's graph.
-            sync_dist: Reduce over all processes.
-            sync_dist_group: Process group to reduce over.
+            sync_dist: Reduce single values over all processes too, where they are
+                reported, and make sure that every process logs the key. Epoch values are
+                reduced over all processes in any case.
+            sync_dist_group: Process group to reduce over, with `sync_dist`.
             add_dataloader_idx: With several loaders, keep their values apart by adding
                 "/dataloader_idx_N" to the key.
             batch_size: Weight of the value in a mean; by default the size of the first
                 tensor found in the batch.
             metric_attribute: Accepted for compatibility.
-            rank_zero_only: Log from the first process only.
+            rank_zero_only: Keep the values to the process that logs them.
 
         Raises:
             MisconfigurationException: The value, the hook or the arguments do not allow
@@ -482,26 +484,27 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
         return self.train()
 
     def all_gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:
-        """Stack tensors of every process. Collective: every process calls it.
+        """Stack the tensors of every process. Collective: every process calls it.
 
         Args:
-            data: A tensor, a number, or any nesting of them.
-            group: Process group to gather from; None for all processes.
-            sync_grads: Whether gradients flow back to the processes they came from.
+            data: Tensor or number, or any nesting of lists, tuples and dictionaries of
+                them; of the same shapes in every process.
+            group: Process group; by default all.
+            sync_grads: Let gradients flow back to the process they belong to.
 
         Returns:
-            The same nesting of tensors with one more dimension in front, a row for each
-            process; unchanged where there is one process only.
+            The same nesting of tensors of shape (processes, ...); of unchanged shape if
+            there is only one process.
         """
-        strategy = self.trainer.strategy
-        options: dict[str, Any] = {"group": group, "sync_grads": sync_grads}
 
-        def gather(value: Any) -> Tensor:
-            tensor = torch.as_tensor(value, device=self.device)
-            alone = strategy.world_size == 1
-            return tensor if alone else strategy.all_gather(tensor, **options)
+        def gathered(value: Any) -> Any:
+            if isinstance(value, (int, float)):
+                value = torch.tensor(value, device=self.device)
+            if not isinstance(value, Tensor):
+                return value
+            return self.trainer.strategy.all_gather(value, group, sync_grads)
 
-        return tree_map_only((Tensor, int, float), gather, data)
+        return tree_map(gathered, data)
 
     @class_only
     def load_from_checkpoint(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -335,9 +335,10 @@ class LightningOptimizer:
     checks behave as with the optimizer itself.
     """
 
-    __slots__ = ("_patched", "_step", "_toggle", "optimizer")
+    __slots__ = ("_no_sync", "_patched", "_step", "_toggle", "optimizer")
 
     optimizer: Optimizer
+    _no_sync: Callable[[], AbstractContextManager[None]]
     _patched: Callable[..., Any] | None
     _step: Callable[..., Any]
     _toggle: Callable[[Optimizer, bool], None]
@@ -348,6 +349,7 @@ class LightningOptimizer:
         optimizer: Optimizer,
         step: Callable[..., Any],
         toggle: Callable[[Optimizer, bool], None],
+        no_sync: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> LightningOptimizer:
         """Wrap `optimizer`.
 
@@ -355,6 +357,7 @@ class LightningOptimizer:
             optimizer: The optimizer.
             step: Called as `step(optimizer, closure)` in place of its own `step`.
             toggle: Called as `toggle(optimizer, on)` around `toggle_model`.
+            no_sync: Returns a context that keeps gradients to this process.
         """
         kind = type(optimizer)
         wrapper_class = type(f"Lightning{kind.__name__}", (cls, kind), {})
@@ -364,6 +367,7 @@ class LightningOptimizer:
         wrapper.optimizer = optimizer
         wrapper._step = step
         wrapper._toggle = toggle
+        wrapper._no_sync = no_sync
         wrapper._patched = None
         return wrapper
 
@@ -392,6 +396,7 @@ class LightningOptimizer:
         """
         self._toggle(self.optimizer, True)
         try:
-            yield
+            with nullcontext() if sync_grad else self._no_sync():
+                yield
         finally:
             self._toggle(self.optimizer, False)

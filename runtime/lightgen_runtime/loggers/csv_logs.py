@@ -143,6 +143,10 @@ class CSVLogger(Logger):
             self._version = claim_version(Path(self.root_dir))
         return self._version
 
+    def adopt_version(self, version: int | str | None) -> None:
+        """See `Logger.adopt_version`."""
+        self._version = version
+
     @property
     def save_dir(self) -> str:
         """The folder of all experiments."""

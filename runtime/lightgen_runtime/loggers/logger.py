@@ -35,6 +35,9 @@ class Logger(ABC):
     def version(self) -> int | str | None:
         """What tells this run from the others of that name."""
 
+    def adopt_version(self, version: int | str | None) -> None:
+        """Take over the version that this run's first process has, in all others."""
+
     @property
     def root_dir(self) -> str | None:
         """The folder of all versions, where this logger keeps files."""

@@ -83,6 +83,10 @@ class TensorBoardLogger(Logger):
             self._version = claim_version(Path(_expanded(self.root_dir)))
         return self._version
 
+    def adopt_version(self, version: int | str | None) -> None:
+        """See `Logger.adopt_version`."""
+        self._version = version
+
     @property
     def save_dir(self) -> str:
         """The folder of all experiments."""

@@ -88,6 +88,7 @@ def evaluate(
         stage if not run.trainer.sanity_checking else "sanity_check"
     )
     with _no_gradients(run, in_fit), hooks.eval_mode():
+        run.parts.strategy.sync_buffers()
         store.reset()
         inside_epoch = in_fit and not run.trainer.sanity_checking
         report.enter(store, between_batches=not inside_epoch)
@@ -98,6 +99,7 @@ def evaluate(
             _one_loader(run, stage, hooks, feed, several=len(feeds) > 1)
         store.select(None)
         hooks.fire("epoch_end")
+        run.agree_on_epoch()
         results = _results(run, stage, len(feeds))
         if not run.trainer.sanity_checking:
             report.send_epoch(progress.current_epoch, progress.batches_that_stepped)

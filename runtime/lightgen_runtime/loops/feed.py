@@ -29,11 +29,13 @@ class Feed:
         sized: Whether `num_batches` is what a pass yields.
         dataloader_idx: Its position among the stage's loaders.
         required: Whether a first pass without a batch is an error.
+        is_share: Whether other processes have the loader's other batches, in turn.
     """
 
     __slots__ = (
         "_transfer",
         "dataloader_idx",
+        "is_share",
         "loader",
         "num_batches",
         "required",
@@ -48,18 +50,27 @@ class Feed:
         dataloader_idx: int = 0,
         sized: bool = True,
         required: bool = False,
+        is_share: bool = False,
     ) -> None:
         self.loader = loader
         self.num_batches = num_batches
         self.sized = sized and num_batches != float("inf")
         self.dataloader_idx = dataloader_idx
         self.required = required
+        self.is_share = is_share
         self._transfer = transfer
 
     def limited_to(self, num_batches: int | float) -> Feed:
         """Return a feed of the same loader that stops earlier."""
         fewer = min(self.num_batches, num_batches)
-        return Feed(self.loader, fewer, self._transfer, self.dataloader_idx, self.sized)
+        return Feed(
+            self.loader,
+            fewer,
+            self._transfer,
+            self.dataloader_idx,
+            self.sized,
+            self.is_share,
+        )
 
     def generators(self) -> list[torch.Generator]:
         """Return the random generators that the loader and its samplers own."""

@@ -18,6 +18,7 @@ from lightgen_runtime.io.schema import (
     STOPPED,
     VALIDATED,
 )
+from lightgen_runtime.loops.agree import agree_on_step
 from lightgen_runtime.loops.evaluate import evaluate, sanity_check
 from lightgen_runtime.loops.feed import samplers_of
 from lightgen_runtime.loops.outputs import StepFn
@@ -49,6 +50,7 @@ def run_fit(run: Run) -> None:
         rank_zero_info("`Trainer.fit` has nothing to do: `limit_train_batches` is 0")
         return
     feed = run.source.train()
+    run.agree_on_stop()
     if (reason := _why_over(run)) is not None:
         rank_zero_info(f"`Trainer.fit` has nothing to do: {reason}")
         return
@@ -87,6 +89,7 @@ def _train_epoch(
         _start_epoch(run, feed, schedulers),
     )
     # What callbacks may have changed at the epoch's start:
+    run.parts.strategy.note_trainable()
     schedulers.select()
     run.val_interval = _val_interval(run, feed)
     accumulate = run.trainer.accumulate_grad_batches
@@ -210,11 +213,16 @@ def _after_batch(run: Run, schedulers: SchedulerStepper, closed: bool) -> None:
     stepped = progress.batches_that_stepped + 1
     if progress.phase == BATCH_END:
         every = parts.log_every_n_steps
-        asked_to_stop = run.trainer.should_stop
-        if closed and every and (stepped % every == 0 or asked_to_stop):
+        due = stepped % every == 0 or run.stop_agreed if every else False
+        reports = closed and due
+        if reports or progress.is_last_batch:
+            run.agree_on_stop()
+        if reports:
+            agree_on_step(run.stores["train"], parts.strategy)
             run.report.send_step(progress.current_epoch, stepped - 1)
         if _validation_due(run):
             _validate(run, closed)
+            run.agree_on_stop()
     if closed:
         schedulers.step(schedulers.plateau_per_step, progress.global_step)
         progress.batches_that_stepped = stepped
@@ -244,9 +252,13 @@ def _validate(run: Run, closed: bool) -> None:
 def _end_epoch(run: Run, schedulers: SchedulerStepper) -> None:
     progress, report = run.progress, run.report
     report.between_batches = True
+    run.agree_on_epoch()
     if progress.phase != EPOCH_END:
         progress.phase = EPOCH_END
         run.hooks.fire(run.hooks.on_train_epoch_end)
+        run.agree_on_epoch()  # for what was logged there
+        run.hooks.fire_watchers(run.hooks.on_train_epoch_end)
+    run.agree_on_stop()
     if progress.is_last_batch:
         schedulers.step(schedulers.plateau_per_epoch, progress.current_epoch + 1)
     report.send_epoch(progress.current_epoch, progress.batches_that_stepped - 1)
@@ -270,7 +282,7 @@ def _set_horizon(run: Run, feed: Feed, schedulers: SchedulerStepper) -> None:
     if parts.max_steps != -1:
         # By hand, a batch may take any number of steps.
         waits.append(1 if by_hand else parts.max_steps - progress.global_step)
-    if schedulers.plateau_per_step or run.trainer.should_stop:
+    if schedulers.plateau_per_step or run.stop_agreed:
         waits.append(1)
     run.horizon = progress.total_batches + max(1, min(waits, default=1))
 
@@ -332,7 +344,7 @@ def _steps_reached(run: Run) -> bool:
 def _may_stop(run: Run) -> bool:
     """Tell whether a stop is requested and the minima allow it."""
     progress, parts = run.progress, run.parts
-    if not run.trainer.should_stop:
+    if not run.stop_agreed:
         return False
     enough_epochs = not parts.min_epochs or progress.current_epoch >= parts.min_epochs
     enough_steps = not parts.min_steps or progress.global_step >= parts.min_steps

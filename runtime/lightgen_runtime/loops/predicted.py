@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from copy import copy
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
 if TYPE_CHECKING:
     from lightgen_runtime.loops.feed import Feed
+    from lightgen_runtime.strategies import Strategy
+
+_NOTHING = object()
 
 
 class Predicted:
@@ -21,6 +25,7 @@ class Predicted:
         epoch_batch_indices: For each loader, the sample numbers of each batch; nothing
             for a loader whose samples have no numbers.
         current_batch_indices: The sample numbers of the running batch.
+        shares: For each loader, whether other processes have its other batches, in turn.
 
     Compat: `predictions` and both lists of indices are named as in Lightning's
     `trainer.predict_loop`.
@@ -30,12 +35,30 @@ class Predicted:
         self.results: list[list[Any]] = []
         self.epoch_batch_indices: list[list[list[int]]] = []
         self.current_batch_indices: list[int] = []
+        self.shares: list[bool] = []
         self._seen: deque[list[int]] | None = None
 
     @property
     def predictions(self) -> list[Any]:
         """Results by batch; with several loaders, a list of such lists."""
         return self.results[0] if len(self.results) == 1 else self.results
+
+    def of_all_processes(self, strategy: Strategy) -> list[Any]:
+        """Return `predictions` of all processes together, in the data's order.
+
+        Collective: every process calls it.
+        """
+        by_rank: list[list[list[Any]]] = strategy.gather_objects(self.results)
+        merged = []
+        for number, is_share in enumerate(self.shares):
+            parts = [results[number] for results in by_rank]
+            in_turn = zip_longest(*parts, fillvalue=_NOTHING)
+            merged.append(
+                [batch for turn in in_turn for batch in turn if batch is not _NOTHING]
+                if is_share
+                else parts[0]
+            )
+        return merged[0] if len(merged) == 1 else merged
 
     def open(self, feed: Feed, record: bool) -> Iterator[Any]:
         """Start a pass over the next loader.
@@ -46,6 +69,7 @@ class Predicted:
         """
         self.results.append([])
         self.epoch_batch_indices.append([])
+        self.shares.append(feed.is_share)
         if not record:
             return feed.open()
         loader, self._seen = _with_recorded_indices(feed.loader)

@@ -20,7 +20,7 @@ class Report:
     """Metrics published so far in one run.
 
     Attributes:
-        loggers: Where reports go.
+        loggers: Where reports go; none in other processes than the first.
         active: The store that steps are filling now; None between stages.
         between_batches: Whether the active store stands before its first batch or
             behind its last, where reductions are read rather than single values.

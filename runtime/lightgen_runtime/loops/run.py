@@ -16,6 +16,7 @@ from lightgen_runtime.core.hooks import STEP_RULES, HookTable, is_overridden
 from lightgen_runtime.core.metrics import FORBIDDEN, LogContext, LogScope, MetricStore
 from lightgen_runtime.core.module import LightningModule
 from lightgen_runtime.core.optim import LightningOptimizer, OptimPlan
+from lightgen_runtime.loops.agree import agree_on_epoch
 from lightgen_runtime.loops.predicted import Predicted
 from lightgen_runtime.loops.report import Report
 from lightgen_runtime.loops.scaling import Scaling
@@ -41,6 +42,7 @@ class Run:
         horizon: The batch, counted over the whole fit, after which something periodic
             (reporting, validation, stopping) is due next.
         clipping: What clips before each automatic step, if anything does.
+        stop_agreed: Whether all processes know that one of them asked to stop.
         stop_epoch: Set to end the batches of the running epoch.
         on_last_batch: Whether the running batch is its epoch's last.
         extra_epochs: Epochs after `max_epochs` that a callback asked for.
@@ -77,6 +79,7 @@ class Run:
         "scaling",
         "scopes",
         "source",
+        "stop_agreed",
         "stop_epoch",
         "stores",
         "trainer",
@@ -105,7 +108,8 @@ class Run:
         self.plan = OptimPlan()
         self.clipping: Callable[[Optimizer], None] | None = None
         self.scaling: Scaling | None = None
-        self.report = Report(parts.loggers, parts.strategy.root_device)
+        loggers = parts.loggers if parts.strategy.is_global_zero else []
+        self.report = Report(loggers, parts.strategy.root_device)
         self.stores = {
             stage: MetricStore(stage) for stage in ("train", "validate", "test", "")
         }
@@ -123,6 +127,7 @@ class Run:
         self.val_interval: int | float = float("inf")
         self.val_clock: ValidationClock | None = None
         self.validates = False
+        self.stop_agreed = False
         self.stop_epoch = False
         self.on_last_batch = False
         self.extra_epochs = 0
@@ -156,6 +161,30 @@ class Run:
         if isinstance(profiler, PassThroughProfiler):
             return iterator
         return profiler.iterate(action, iterator)
+
+    def agree_on_epoch(self) -> None:
+        """Exchange the epoch's values of the active store with the other processes."""
+        if self.report.active is not None:
+            agree_on_epoch(self.report.active, self.parts.strategy, self.module)
+
+    def agree_on_stop(self) -> None:
+        """Let one process's request to stop count in all; called where all of them are."""
+        trainer = self.trainer
+        self.stop_agreed = self.parts.strategy.reduce_boolean_decision(
+            trainer.should_stop, all=False
+        )
+        if self.stop_agreed and not trainer.should_stop:
+            trainer.should_stop = True
+
+    def note_stop(self, stop: bool) -> None:
+        """Take a request to stop: the running batch is followed by a look at it.
+
+        With several processes the look comes where all of them look: at reports,
+        validations and epoch ends.
+        """
+        if self.parts.strategy.world_size == 1:
+            self.stop_agreed = stop
+            self.horizon = 0
 
     def between_hooks(self) -> None:
         """Let `self.log` refuse until the next hook or step."""
@@ -191,7 +220,9 @@ class Run:
             self.scaling = Scaling(scaler, optimizers, self.progress)
             step = partial(self._scaled_step, self.scaling)
         self.plan.wrapped = [
-            LightningOptimizer.wrap(optimizer, step, self.toggle)
+            LightningOptimizer.wrap(
+                optimizer, step, self.toggle, self.parts.strategy.no_sync
+            )
             for optimizer in optimizers
         ]
 
@@ -246,6 +277,9 @@ class Run:
         if self.scaling is not None:
             loss = self.scaling.scale(loss)
         self.hooks.fire(self.hooks.on_before_backward, loss)
+        arm_reducer = self.parts.strategy.arm_reducer
+        if arm_reducer is not None:
+            arm_reducer(loss)
         self.module.backward(loss, *args, **kwargs)
         self.hooks.fire(self.hooks.on_after_backward)
 

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+)
 
 from lightgen_runtime.core.data_hooks import DataHooks
 from lightgen_runtime.core.hooks import is_overridden
 from lightgen_runtime.loops.feed import Feed, Transfer, loaders_of
+from lightgen_runtime.loops.share import (
+    evaluation_share,
+    splits,
+    train_share,
+    with_samplers,
+)
 from lightgen_runtime.precision import Precision
 from lightgen_runtime.utilities.combined_loader import CombinedLoader
 from lightgen_runtime.utilities.exceptions import (
@@ -205,22 +218,41 @@ class DataSource:
         for part in loaders_of(loader):
             _check_loader(part, _HOOKS[stage])
         if self._parts.overfit_batches and self._module.trainer.state.fn == "fit":
-            loader = _unshuffled(loader)
-        num_batches = _length(loader)
+            loader = _each(_unshuffled, loader)
+        # The share of rank 0, which is the largest where they differ.
+        most = _length(self._share(stage, loader, 0))
         limit = getattr(self._parts, _LIMITS[stage])
-        if num_batches == 0 and limit != 0:
+        if most == 0 and limit != 0:
             raise EmptyDataError(
                 f"`{_HOOKS[stage]}` gave a loader without a single batch: its dataset is "
                 "empty, or smaller than one batch with drop_last=True. Check the dataset's "
                 "length and the batch size."
             )
+        exact = stage != "train" and self._shares(loader)
+        loader = self._share(stage, loader, self._parts.strategy.global_rank)
         if os.environ.get(WORKERS_VARIABLE) == "1" and isinstance(loader, DataLoader):
             loader.worker_init_fn = loader.worker_init_fn or seed_worker
         overfits = self._parts.overfit_batches and stage in ("train", "validate")
         flag = "overfit_batches" if overfits else _LIMITS[stage]
-        fewer = limited(num_batches, limit, flag)
-        sized = num_batches != float("inf")
-        return Feed(loader, fewer, transfer, number, sized, required=stage == "train")
+        fewer = min(_length(loader), limited(most, limit, flag))
+        sized, required = most != float("inf"), stage == "train"
+        return Feed(loader, fewer, transfer, number, sized, required, exact)
+
+    def _shares(self, loader: Any) -> bool:
+        """Tell whether each process gets a part of a loader's data."""
+        parts = self._parts
+        several = parts.strategy.world_size > 1 and parts.use_distributed_sampler
+        return several and splits(loader)
+
+    def _share(self, stage: str, loader: Any, rank: int) -> Any:
+        """Return what the process of that rank reads of a loader, or of a combination."""
+        share = train_share if stage == "train" else evaluation_share
+        world_size = self._parts.strategy.world_size
+
+        def part(each: Any) -> Any:
+            return share(each, world_size, rank) if self._shares(each) else each
+
+        return _each(part, loader)
 
     def _transfer(self) -> Transfer | None:
         """Return how a batch gets to its dtype and device, or None if it is there."""
@@ -312,19 +344,19 @@ def _length(loader: Any) -> int | float:
         return float("inf")
 
 
+def _each(replace: Callable[[Any], Any], loader: Any) -> Any:
+    """Replace a loader, or each one of a combination."""
+    combined = isinstance(loader, CombinedLoader)
+    return loader.map(replace) if combined else replace(loader)
+
+
 def _unshuffled(loader: Any) -> Any:
-    if isinstance(loader, CombinedLoader):
-        loader.flattened = [_unshuffled(each) for each in loader.flattened]
     if not isinstance(loader, DataLoader) or not isinstance(
         loader.sampler, RandomSampler
     ):
         return loader
-    return DataLoader(
-        loader.dataset,
-        batch_size=loader.batch_size,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        drop_last=loader.drop_last,
-        worker_init_fn=loader.worker_init_fn,
-    )
+    dataset: Any = loader.dataset
+    sampler, batches = SequentialSampler(dataset), loader.batch_sampler
+    if type(batches) is BatchSampler:
+        batches = BatchSampler(sampler, batches.batch_size, batches.drop_last)
+    return with_samplers(loader, sampler, batches)

@@ -37,7 +37,8 @@ _STEPPING_HOOKS = ("optimizer_step", "optimizer_zero_grad", "backward")
 
 def choose_step(run: Run) -> StepFn:
     """Return the step function for this fit."""
-    return run.measured("run_training_batch", _choose(run))
+    step = run.parts.strategy.windowed(_choose(run))
+    return run.measured("run_training_batch", step)
 
 
 def _choose(run: Run) -> StepFn:

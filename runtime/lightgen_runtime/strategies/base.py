@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ class Strategy(ABC):
     """Placement, communication and file access of one run.
 
     Knows nothing of hooks, loggers or epochs.
+
+    Attributes:
+        arm_reducer: In manual optimization called with each loss before its backward;
+            None where there is nothing to prepare.
     """
+
+    arm_reducer: Callable[[Tensor], None] | None = None
 
     def __init__(self, checkpoint_io: CheckpointIO | None = None) -> None:
         self.checkpoint_io = checkpoint_io or TorchCheckpointIO()
@@ -66,15 +73,50 @@ class Strategy(ABC):
 
     @abstractmethod
     def place(self, module: nn.Module) -> None:
-        """Move the module to its device, in place."""
+        """Move the module to its device, in place; all processes then hold the same."""
+
+    def bind(
+        self, step: Callable[..., Any], *, trains: bool = False
+    ) -> Callable[..., Any]:
+        """Return what the loop calls in place of a step method of the placed module.
+
+        Args:
+            step: The method.
+            trains: Whether gradients are computed from what it returns.
+        """
+        return step
+
+    def windowed(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a whole training step that talks only where gradients are complete.
+
+        Args:
+            step: The loops' step function, whose fourth argument tells whether the batch
+                closes its accumulation window.
+        """
+        return step
+
+    def no_sync(self) -> AbstractContextManager[None]:
+        """Keep gradients computed inside to this process; the next ones take them along."""
+        return nullcontext()
+
+    def note_trainable(self) -> None:
+        """Look again which parameters are trained; called between epochs."""
+
+    def sync_buffers(self) -> None:
+        """Give every process rank 0's buffers. Collective: every process calls it."""
 
     @abstractmethod
-    def bind(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Return what the loop calls in place of a module's step method."""
+    def reduce(
+        self, tensor: Tensor, group: Any = None, reduce_op: Any = "mean"
+    ) -> Tensor:
+        """Combine a tensor over all processes. Collective: every process calls it.
 
-    @abstractmethod
-    def reduce(self, tensor: Tensor, reduce_op: str = "mean") -> Tensor:
-        """Combine a tensor over all processes. Collective: every process calls it."""
+        Args:
+            tensor: Stays as it is; what is no tensor is returned.
+            group: Process group; by default all.
+            reduce_op: "mean" (or "avg"), "sum", "min", "max", "product", or an operation
+                of `torch.distributed.ReduceOp`.
+        """
 
     @abstractmethod
     def broadcast(self, value: Any, src: int = 0) -> Any:
@@ -85,12 +127,27 @@ class Strategy(ABC):
         """Wait for every process. Collective: every process calls it."""
 
     @abstractmethod
-    def all_gather(self, tensor: Tensor) -> Tensor:
-        """Stack every process's tensor. Collective: every process calls it."""
+    def all_gather(
+        self, tensor: Tensor, group: Any = None, sync_grads: bool = False
+    ) -> Tensor:
+        """Stack every process's tensor. Collective: every process calls it.
+
+        Args:
+            tensor: Of the same shape everywhere.
+            group: Process group; by default all.
+            sync_grads: Let gradients flow back to the process they belong to.
+        """
+
+    @abstractmethod
+    def gather_objects(self, value: Any, group: Any = None) -> list[Any]:
+        """Return every process's value, by rank. Collective: every process calls it."""
 
     @abstractmethod
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
         """Agree on one answer: everybody's yes, or with `all=False` anybody's."""
+
+    def on_exception(self, error: BaseException) -> None:
+        """Go on without the other processes, which may be anywhere or gone."""
 
     @abstractmethod
     def teardown(self) -> None:

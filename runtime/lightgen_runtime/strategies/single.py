@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -62,11 +61,9 @@ class SingleDeviceStrategy(Strategy):
         """See `Strategy`."""
         module.to(self._device)
 
-    def bind(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the step itself: nothing to synchronise."""
-        return step
-
-    def reduce(self, tensor: Tensor, reduce_op: str = "mean") -> Tensor:
+    def reduce(
+        self, tensor: Tensor, group: Any = None, reduce_op: Any = "mean"
+    ) -> Tensor:
         """See `Strategy`."""
         return tensor
 
@@ -77,9 +74,15 @@ class SingleDeviceStrategy(Strategy):
     def barrier(self, name: str | None = None) -> None:
         """See `Strategy`."""
 
-    def all_gather(self, tensor: Tensor) -> Tensor:
+    def all_gather(
+        self, tensor: Tensor, group: Any = None, sync_grads: bool = False
+    ) -> Tensor:
         """See `Strategy`."""
         return tensor
+
+    def gather_objects(self, value: Any, group: Any = None) -> list[Any]:
+        """See `Strategy`."""
+        return [value]
 
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
         """See `Strategy`."""

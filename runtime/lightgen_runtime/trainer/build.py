@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lightgen_runtime.accelerators import choose_device
+from lightgen_runtime.accelerators import choose_devices
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.callbacks.checkpoint import Checkpoint
 from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
@@ -25,12 +25,13 @@ from lightgen_runtime.precision.base import CLIP_ALGORITHMS
 from lightgen_runtime.precision.choose import choose_precision
 from lightgen_runtime.profilers.named import choose_profiler
 from lightgen_runtime.profilers.profiler import Profiler
-from lightgen_runtime.strategies import SingleDeviceStrategy, Strategy
+from lightgen_runtime.strategies import Strategy
+from lightgen_runtime.strategies.named import choose_strategy
+from lightgen_runtime.strategies.ranks import ranks_from_environment
 from lightgen_runtime.trainer.plugged import plugged
 from lightgen_runtime.trainer.presets import with_presets
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
-STRATEGIES = ("auto", "single_device")
 # Parts for which None has a meaning of its own.
 _MAY_BE_NONE = (
     "min_epochs",
@@ -71,6 +72,7 @@ class TrainerParts:
     reload_dataloaders_every_n_epochs: int
     enable_autolog_hparams: bool
     barebones: bool
+    use_distributed_sampler: bool
 
 
 def build_parts(flags: dict[str, Any]) -> TrainerParts:
@@ -118,6 +120,7 @@ def build_parts(flags: dict[str, Any]) -> TrainerParts:
         reload_dataloaders_every_n_epochs=flags["reload_dataloaders_every_n_epochs"],
         enable_autolog_hparams=flags["enable_autolog_hparams"],
         barebones=flags["barebones"],
+        use_distributed_sampler=bool(flags["use_distributed_sampler"]),
     )
 
 
@@ -220,6 +223,7 @@ def _check_flags(flags: dict[str, Any]) -> None:
         ("min_epochs", 0),
         ("max_steps", -1),
         ("min_steps", 0),
+        ("num_nodes", 1),
         ("check_val_every_n_epoch", 1),
         ("num_sanity_val_steps", -1),
         ("log_every_n_steps", 0),
@@ -228,7 +232,11 @@ def _check_flags(flags: dict[str, Any]) -> None:
     ):
         value = flags[name]
         whole = isinstance(value, int) and not isinstance(value, bool)
-        if value is None and name not in ("max_steps", "accumulate_grad_batches"):
+        if value is None and name not in (
+            "max_steps",
+            "accumulate_grad_batches",
+            "num_nodes",
+        ):
             continue
         if not whole or value < least:
             raise MisconfigurationException(
@@ -312,21 +320,17 @@ def _limits(flags: dict[str, Any]) -> tuple[int, int]:
 
 
 def _strategy(flags: dict[str, Any]) -> Strategy:
-    strategy = flags["strategy"]
-    if isinstance(strategy, Strategy):
-        return strategy
-    if strategy not in STRATEGIES:
-        near = get_close_matches(str(strategy), STRATEGIES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+    launched = ranks_from_environment()
+    processes = None if launched is None else launched.local_world_size
+    devices = choose_devices(flags["accelerator"], flags["devices"], processes)
+    strategy = choose_strategy(flags["strategy"], devices, flags["num_nodes"])
+    if flags["sync_batchnorm"] and strategy.world_size > 1:
         raise MisconfigurationException(
-            f"`Trainer(strategy={strategy!r})`: this version has "
-            f"{', '.join(map(repr, STRATEGIES))}.{hint}"
+            "`Trainer(sync_batchnorm=True)` on several devices: this version does not "
+            "convert modules. Call `torch.nn.SyncBatchNorm.convert_sync_batchnorm` on "
+            "the model in its `__init__`; it needs GPUs."
         )
-    if flags["num_nodes"] != 1:
-        raise MisconfigurationException(
-            f"`Trainer(num_nodes={flags['num_nodes']!r})`: this version runs on one node"
-        )
-    return SingleDeviceStrategy(choose_device(flags["accelerator"], flags["devices"]))
+    return strategy
 
 
 def _loggers(logger: Any, root: str | os.PathLike[str] | None) -> list[Logger]:

@@ -69,15 +69,21 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
         checkpoint["lr_schedulers"] = [
             config.scheduler.state_dict() for config in run.plan.schedulers
         ]
-        checkpoint[OWN_KEY] = {
-            "format": OWN_FORMAT,
-            "progress": counters,
+        local = {
             "rng": _random_states(run),
             "gradients": _partial_gradients(run),
             "epoch_rng": run.epoch_rng,
             "train_metrics": run.stores["train"].state_dict(),
-            "callback_metrics": run.report.state_dict(),
         }
+        checkpoint[OWN_KEY] = {
+            "format": OWN_FORMAT,
+            "progress": counters,
+            "callback_metrics": run.report.state_dict(),
+            **local,
+        }
+        others = run.parts.strategy.gather_objects(local)[1:]
+        if others:
+            checkpoint[OWN_KEY]["other_processes"] = others
         if run.scaling is not None:
             run.scaling.update()  # due already, if a hook stepped by hand
             checkpoint[OWN_KEY]["scaling"] = run.scaling.state_dict()
@@ -175,6 +181,7 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
             f"`{source}` was written by a newer version (format {own['format']}, this one "
             f"reads up to {OWN_FORMAT}). Update lightgen to go on from it."
         )
+    own = _own_of_this_process(run, own, source)
     run.progress.load_state_dict(own.get("progress") or progress_from_loops(checkpoint))
     run.progress.reopen_epoch()
     optimizers, schedulers = run.plan.optimizers, run.plan.schedulers
@@ -213,6 +220,29 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
         run.resumed = {
             name: own[name] for name in ("rng", "epoch_rng", "gradients") if name in own
         }
+
+
+def _own_of_this_process(run: Run, own: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return what this process, of several, saved of its own.
+
+    Raises:
+        CheckpointMismatchError: The file is from inside an epoch, by another number of
+            processes: how much of the data each has read means something else here.
+    """
+    others = own.get("other_processes", [])
+    strategy = run.parts.strategy
+    if not own or strategy.world_size == 1 + len(others):
+        rank = strategy.global_rank
+        return {**own, **others[rank - 1]} if rank else own
+    position = own["progress"]
+    at_boundary = position["batch_idx"] == 0 or position["is_last_batch"]
+    if not at_boundary:
+        raise CheckpointMismatchError(
+            f"`{source}` was written inside an epoch by {1 + len(others)} process(es), "
+            f"and this run has {strategy.world_size}. Use as many, or resume from a "
+            "checkpoint of an epoch's end."
+        )
+    return own if strategy.is_global_zero else {**own, "train_metrics": []}
 
 
 def _add_hyperparameters(checkpoint: dict[str, Any], owner: Any) -> None:

@@ -19,7 +19,7 @@ from lightgen_runtime.profilers.base import PassThroughProfiler
 from lightgen_runtime.trainer.build import as_callbacks, ordered
 from lightgen_runtime.trainer.checkpoint import restore_model, restore_training
 from lightgen_runtime.trainer.error_notes import note_on
-from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.exceptions import MisconfigurationException, add_note
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
@@ -48,9 +48,12 @@ def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
     attach_callbacks(run, module.configure_callbacks())
     _check_hooks(run, fn)
     strategy.setup_environment()
+    _share_folders(run)
     _begin_profile(run, fn)
     for owner in _present(datamodule, module):
-        owner.prepare_data()
+        per_node = getattr(owner, "prepare_data_per_node", True)
+        if (strategy.local_rank if per_node else strategy.global_rank) == 0:
+            owner.prepare_data()
     strategy.barrier("prepare_data")
     if datamodule is not None:
         datamodule.setup(stage=fn)
@@ -91,6 +94,20 @@ def conclude(run: Run, fn: str) -> None:
         run.hooks.fire(run.hooks.on_fit_end)
 
 
+def _share_folders(run: Run) -> None:
+    """Have every process name the folders of the one that writes."""
+    strategy, trainer = run.parts.strategy, run.trainer
+    if strategy.world_size == 1:
+        return
+    own: Any = None
+    if strategy.is_global_zero:
+        versions = [logger.version for logger in trainer.loggers]
+        own = (trainer.default_root_dir, versions)
+    trainer.default_root_dir, versions = strategy.broadcast(own)
+    for logger, version in zip(trainer.loggers, versions, strict=True):
+        logger.adopt_version(version)
+
+
 def _begin_profile(run: Run, fn: str) -> None:
     profiler = run.parts.profiler
     if isinstance(profiler, PassThroughProfiler):
@@ -104,8 +121,9 @@ def _begin_profile(run: Run, fn: str) -> None:
 
 def tell_of_exception(run: Run, error: BaseException) -> None:
     """Tell everybody that an exception ended the run, and the user what to do."""
+    run.parts.strategy.on_exception(error)
     if (note := note_on(error)) is not None:
-        _add_note(error, note)
+        add_note(error, note)
     actions = [
         partial(callback.on_exception, run.trainer, run.module, error)
         for callback in run.callbacks
@@ -128,7 +146,7 @@ def teardown(run: Run, fn: str, error: BaseException | None) -> None:
     actions.append(run.parts.precision.teardown)
     actions.append(run.parts.strategy.teardown)
     actions.append(run.parts.strategy.checkpoint_io.teardown)
-    actions += [partial(logger.finalize, status) for logger in run.parts.loggers]
+    actions += [partial(logger.finalize, status) for logger in run.report.loggers]
     actions.append(run.parts.profiler.describe)
     _attempt_all(actions, error)
 
@@ -222,7 +240,7 @@ def _log_hyperparameters(run: Run) -> None:
                     "`self.save_hyperparameters(logger=False)` in one of them."
                 )
             merged[name] = value
-    for logger in run.parts.loggers:
+    for logger in run.report.loggers:
         if merged and run.parts.enable_autolog_hparams:
             logger.log_hyperparams(merged)
         logger.log_graph(run.module)
@@ -256,15 +274,8 @@ def _attempt_all(
             if first is None:
                 first = another
             else:
-                _add_note(
+                add_note(
                     first, f"While cleaning up: {type(another).__name__}: {another}"
                 )
     if first is not None and first is not error:
         raise first
-
-
-def _add_note(error: BaseException, note: str) -> None:
-    if hasattr(error, "add_note"):
-        error.add_note(note)
-    else:  # Python 3.10 shows no notes; keep it where debuggers look
-        error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]

@@ -64,9 +64,11 @@ class Trainer(TrainerView):
 
     Args:
         accelerator: "auto" (the fastest there is), "cpu", "gpu", "cuda" or "mps".
-        strategy: "auto" or "single_device".
-        devices: "auto", 1, or one device's index in a list.
-        num_nodes: Number of machines: 1.
+        strategy: "auto" (by the number of devices), "single_device", "ddp",
+            "ddp_find_unused_parameters_true" or a `Strategy`.
+        devices: "auto"; a number, such as 2 or "2"; -1 for all; or indices, such as
+            [0, 2] or "0,2". On a CPU a number of processes.
+        num_nodes: Number of machines, with as many processes each; started by torchrun.
         precision: "32-true"; "bf16-mixed" or "16-mixed" to compute in 16 bits where that
             does no harm; "bf16-true", "16-true" or "64-true" to hold everything in that.
         logger: True for a CSV logger, False for none, or one or several loggers.
@@ -106,8 +108,9 @@ class Trainer(TrainerView):
         barebones: Train and nothing else: no logger, bar, checkpoint, summary or sanity
             check.
         enable_autolog_hparams: Send hyperparameters to the loggers at the start.
-        sync_batchnorm: Share batch statistics between processes, if there are several.
-        use_distributed_sampler: Split the data between processes, if there are several.
+        sync_batchnorm: Refused with several processes; nothing to do with one.
+        use_distributed_sampler: Split the data between processes, if there are several:
+            training data evenly, evaluated data so that each sample comes once.
         plugins: A `Precision`, a `CheckpointIO`, or a list of both, in place of what the
             other flags come to.
         default_root_dir: Where files go that nothing else places; the current folder.
@@ -304,8 +307,10 @@ class Trainer(TrainerView):
             weights_only: Accepted for compatibility; loading never runs code.
 
         Returns:
-            What `predict_step` returned for each batch; with several loaders a list of
-            such lists; None if nothing was to be kept.
+            What `predict_step` returned for each batch of this process; with several
+            loaders a list of such lists; None if nothing was to be kept.
+            `trainer.predict_loop.of_all_processes(trainer.strategy)` puts together those
+            of all processes, in the data's order.
         """
         keep = return_predictions is None or return_predictions
 
@@ -345,6 +350,8 @@ class Trainer(TrainerView):
     ) -> None:
         """Write the state of the run to a file, atomically.
 
+        Collective: every process calls it; the first one writes.
+
         Args:
             filepath: Where to.
             weights_only: Leave out what only a resumed fit needs.
@@ -362,6 +369,7 @@ class Trainer(TrainerView):
             self.strategy.save_checkpoint(checkpoint, filepath, storage_options)
         if self.state.status != "running":
             self.strategy.checkpoint_io.teardown()  # no end of a run waits for it
+        self.strategy.barrier("save_checkpoint")
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print from the first process, without disturbing the progress bar."""
@@ -509,7 +517,7 @@ class Trainer(TrainerView):
     def should_stop(self, stop: bool) -> None:
         self._should_stop = stop
         if self._run is not None:
-            self._run.horizon = 0  # so that the running batch is followed by a look
+            self._run.note_stop(stop)
 
     @property
     def received_sigterm(self) -> bool:

@@ -53,6 +53,11 @@ class CombinedLoader:
         """Return other loaders in the place of these, in the same collection."""
         return tree_unflatten(loaders, self._spec)
 
+    def map(self, replace: Callable[[Any], Any]) -> CombinedLoader:
+        """Return the same combination of what `replace` returns for each loader."""
+        loaders = [replace(loader) for loader in self.flattened]
+        return CombinedLoader(self.rebuilt(loaders), self.mode)
+
     def __iter__(self) -> Iterator[tuple[Any, int, int]]:
         """Yield (batch, batch_idx, dataloader_idx); the latter is 0 unless sequential."""
         if self.mode == "sequential":

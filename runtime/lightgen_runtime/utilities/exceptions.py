@@ -57,3 +57,11 @@ class SIGTERMException(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(128 + 15)
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add to what is shown of an error, where Python can: from 3.11 on."""
+    if hasattr(error, "add_note"):
+        error.add_note(note)
+    else:  # Python 3.10 shows no notes; keep it where debuggers look
+        error.__notes__ = [*getattr(error, "__notes__", []), note]  # type: ignore[attr-defined]

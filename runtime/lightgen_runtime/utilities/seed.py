@@ -138,6 +138,14 @@ def set_rng_states(states: dict[str, Any]) -> None:
 
 
 @contextmanager
+def seeded_rng(seed: int) -> Iterator[None]:
+    """Seed every generator for the block and leave it as it was before."""
+    with isolate_rng():
+        _seed_generators(seed % (MAX_SEED + 1))
+        yield
+
+
+@contextmanager
 def isolate_rng(include_cuda: bool = True) -> Iterator[None]:
     """Leave every generator as it was, whatever the block draws from them."""
     states = collect_rng_states(include_cuda)

@@ -1,0 +1,48 @@
+"""Where several processes are meant to do something else than Lightning's.
+
+Each test is named in a row of docs/compat.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from distributed import OURS, REFERENCE, found_by
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.getbasetemp()
+
+
+def test_every_sample_is_evaluated_once(folder: Path) -> None:
+    [theirs, _], [ours, _] = found_by(REFERENCE, folder), found_by(OURS, folder)
+    # Samples 0 to 4 on two processes.
+    assert theirs["evaluation"]["metrics"]["count"] == 6
+    assert ours["evaluation"]["metrics"]["count"] == 5
+    assert theirs["evaluation"]["metrics"]["mean"] == pytest.approx(5 / 3)
+    assert ours["evaluation"]["metrics"]["mean"] == 2.0
+
+
+def test_epoch_values_without_sync_dist(folder: Path) -> None:
+    theirs, ours = found_by(REFERENCE, folder), found_by(OURS, folder)
+    local = [found["evaluation"]["metrics"]["local"] for found in theirs]
+    assert local == [0.0, 1.0]
+    # 3 samples in process 0, 2 in process 1.
+    assert [f["evaluation"]["metrics"]["local"] for f in ours] == [0.4, 0.4]
+
+
+def test_predictions_are_dealt_out_by_batches(folder: Path) -> None:
+    theirs, ours = found_by(REFERENCE, folder), found_by(OURS, folder)
+    assert theirs[0]["evaluation"]["predicted"] == [[0, 2], [4, 6]]
+    assert ours[0]["evaluation"]["predicted"] == [[0, 1], [4, 5]]
+    assert ours[1]["evaluation"]["predicted"] == [[2, 3], [6, 7]]
+
+
+def test_several_optimizers_by_hand(folder: Path) -> None:
+    [theirs, _], [ours, _] = found_by(REFERENCE, folder), found_by(OURS, folder)
+    assert "RuntimeError" in theirs["gan_by_default"]
+    assert ours["gan_by_default"] is None

@@ -1,0 +1,252 @@
+"""Metrics, stopping, checkpoints: what all processes hold for true."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchmetrics
+from torch import Tensor, nn
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+
+import lightgen_runtime as L
+from lightgen_runtime.callbacks import (
+    BaseFinetuning,
+    Callback,
+    EarlyStopping,
+    LearningRateFinder,
+    ModelCheckpoint,
+)
+from lightgen_runtime.strategies import DDPStrategy
+from lightgen_runtime.utilities.exceptions import (
+    EmptyDataError,
+    MisconfigurationException,
+)
+
+from trial_net import Net, case, digest, numbered, quiet, weights
+
+
+class Logging(Net):
+    """Logs in every way; batches have different sizes."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        value = batch[1].double().mean()
+        self.log("plain", value, on_step=False, on_epoch=True)
+        self.log("both", value, on_step=True, on_epoch=True, sync_dist=True)
+        self.log("own_step", value, on_step=True)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        value = batch[1].double().mean()
+        self.log("val", value)  # no sync_dist: the guide promises it like that
+        self.log("val_sum", value, reduce_fx="sum", sync_dist=True)
+        self.log("mine", float(self.global_rank), rank_zero_only=True, batch_size=1)
+
+    def on_train_epoch_end(self) -> None:
+        self.log("at_end", float(self.global_rank))
+        if self.global_rank == 0:
+            self.log("first_only", 7.0)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val_end", float(self.global_rank), sync_dist=True)
+
+
+class Watching(Callback):
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+        self.at_epoch_end: dict[str, float] = {}
+
+    def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+        self.steps.append(floats(trainer.callback_metrics))
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.at_epoch_end = floats(trainer.callback_metrics)
+
+
+def floats(metrics: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}
+
+
+@case
+def metrics(world: int) -> Any:
+    watching = Watching()
+    trainer = quiet(world, callbacks=[watching], log_every_n_steps=2)
+    module = Logging()
+    # 11 of 2, 1: processes see different numbers of validation samples and batches.
+    loaders = [DataLoader(numbered(11), 2), DataLoader(numbered(1), 1)]
+    trainer.fit(module, DataLoader(numbered(8 * world), 2), loaders)
+    final = floats(trainer.callback_metrics)
+    return {
+        "final": final,
+        "at_epoch_end": watching.at_epoch_end,
+        "steps": watching.steps,
+        "seen": module.seen,
+    }
+
+
+class Torn(Net):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("shared", 1.0, sync_dist=True)
+        self.log(f"only_{self.global_rank}", 1.0, sync_dist=True)
+
+
+@case
+def keys_that_differ(world: int) -> Any:
+    try:
+        quiet(world).validate(Torn(), DataLoader(numbered(8), 2), verbose=False)
+    except MisconfigurationException as error:
+        return str(error)
+    return None
+
+
+class Objects(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = torchmetrics.MeanMetric()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.mean.update(batch[1].double())
+        self.log("object", self.mean)
+
+
+@case
+def metric_objects(world: int) -> Any:
+    found = []
+    for count in (1, 7):  # one leaves processes without a sample
+        [values] = quiet(world).validate(
+            Objects(), DataLoader(numbered(count), 2), verbose=False
+        )
+        found.append(values)
+    return found
+
+
+
+
+class Stopping(Callback):
+    """One process alone asks to stop, in mid-epoch."""
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_rank == trainer.world_size - 1 and batch_idx == 1:
+            trainer.should_stop = True
+
+
+class Worse(Net):
+    """The monitored value is a matter of each process; the last one's gets worse."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        last = self.global_rank == self.trainer.world_size - 1
+        value = float(self.current_epoch) if last else -float(self.current_epoch)
+        self.log("score", value, rank_zero_only=True)
+
+
+@case
+def stopping(world: int) -> Any:
+    found = {}
+    data = numbered(20 * world)
+    for every in (4, 100):
+        trainer = quiet(world, callbacks=[Stopping()], log_every_n_steps=every)
+        trainer.fit(Net(), DataLoader(data, 2))
+        found[f"asked/{every}"] = [trainer.global_step, trainer.should_stop]
+    stopper = EarlyStopping("score", patience=2)
+    trainer = quiet(world, callbacks=[stopper], max_epochs=9)
+    trainer.fit(Worse(), DataLoader(data, 20), DataLoader(data, 20))
+    found["early"] = [trainer.current_epoch, stopper.stopping_reason.name]
+    return found
+
+
+class Scored(Net):
+    """Each process prefers another epoch."""
+
+    def on_train_epoch_end(self) -> None:
+        rank = self.global_rank
+        self.log("score", abs(self.current_epoch - 1.0 - rank), rank_zero_only=True)
+
+
+@case
+def checkpoints(world: int) -> Any:
+    L.seed_everything(5, verbose=False)
+    saver = ModelCheckpoint(monitor="score", save_top_k=2, save_last=True)
+    trainer = quiet(
+        world, max_epochs=4, logger=True, enable_checkpointing=True, callbacks=[saver]
+    )
+    trainer.fit(Scored(), DataLoader(numbered(8), 2))
+    folder = Path(saver.dirpath or "")
+    return {
+        "log_dir": trainer.log_dir,
+        "version": trainer.logger.version if trainer.logger else None,
+        "folder": str(folder),
+        "best": saver.best_model_path,
+        "kept": sorted(Path(path).name for path in saver.best_k_models),
+        "files": sorted(path.name for path in folder.iterdir()),
+        "others": sorted(p.name for p in folder.parent.parent.iterdir()),
+    }
+
+
+class Noisy(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step((batch[0] + torch.randn(4), batch[1]), batch_idx)
+        self.log("loss", loss, on_epoch=True)
+        return loss
+
+
+@case
+def resuming(world: int) -> Any:
+    """A fit in two parts against one in one, with random numbers of each process's own."""
+    found = {}
+    for name, flags in {
+        "epoch": {"every_n_epochs": 1},
+        "middle": {"every_n_train_steps": 3},
+    }.items():
+        whole, first, second = Noisy(), Noisy(), Noisy()
+        shared = DataLoader(numbered(8 * world), 2, shuffle=True)
+
+        def run(module: Net, epochs: int, **more: Any) -> ModelCheckpoint:
+            L.seed_everything(6, verbose=False)
+            saver = ModelCheckpoint(f"resume_{world}_{name}", save_top_k=-1, **flags)  # type: ignore[arg-type]  # noqa: B023
+            trainer = quiet(
+                world, max_epochs=epochs, enable_checkpointing=True, callbacks=[saver]
+            )
+            torch.rand(trainer.global_rank)  # generators that are each process's own
+            trainer.fit(module, shared, **more)  # noqa: B023
+            return saver
+
+        run(whole, 3)
+        saver = run(first, 3)
+        path = sorted(Path(saver.dirpath or "").glob("*.ckpt"))[0]
+        run(second, 3, ckpt_path=path)
+        found[name] = [digest(whole), digest(second), str(path.resolve())]
+    return found
+
+
+class Searched(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lr = 0.001
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+
+@case
+def learning_rate_search(world: int) -> Any:
+    module = Searched()
+    finder = LearningRateFinder(num_training_steps=20, max_lr=0.5)
+    data = DataLoader(numbered(50 * world), 2, shuffle=True)
+    quiet(world, callbacks=[finder]).fit(module, data)
+    return {"lr": module.lr, "weights": digest(module)}

@@ -1,0 +1,31 @@
+"""Runs `cases.py` once for each number of processes; the tests look at its results."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from processes import Results, program  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Results]:
+    """Return a function from a number of processes to what each of them found."""
+
+    @cache
+    def of(world_size: int) -> Results:
+        work = tmp_path_factory.mktemp(f"world_{world_size}")
+        done = program(str(HERE / "cases.py"), str(world_size), cwd=work)
+        assert done.returncode == 0, done.stderr
+        texts = [(work / f"{rank}.json").read_text() for rank in range(world_size)]
+        return [json.loads(text) for text in texts]
+
+    return of

@@ -1,0 +1,230 @@
+"""Who reads which samples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchmetrics
+from torch import Tensor, nn
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+
+import lightgen_runtime as L
+from lightgen_runtime.callbacks import (
+    BaseFinetuning,
+    Callback,
+    EarlyStopping,
+    LearningRateFinder,
+    ModelCheckpoint,
+)
+from lightgen_runtime.strategies import DDPStrategy
+from lightgen_runtime.utilities.exceptions import (
+    EmptyDataError,
+    MisconfigurationException,
+)
+
+from trial_net import case, numbered, quiet
+
+
+class Counting(L.LightningModule):
+    """Evaluates and predicts, and remembers which samples it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.seen: list[int] = []
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        numbers = batch[1]
+        self.seen += numbers.tolist()
+        self.log("count", float(len(numbers)), reduce_fx="sum", sync_dist=True)
+        self.log("mean", numbers.double().mean(), sync_dist=True)
+        self.log("least", numbers.min(), reduce_fx="min", sync_dist=True)
+        self.log("most", numbers.max(), reduce_fx="max", sync_dist=True)
+
+    def on_test_epoch_end(self) -> None:
+        self.log("at_end", float(self.global_rank), reduce_fx="sum")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        return batch[1]
+
+
+@case
+def exact_evaluation(world: int) -> Any:
+    found: dict[str, Any] = {}
+    for count in range(3 * 4 + 2):
+        for size in (1, 3):
+            module, trainer = Counting(), quiet(world)
+            loader = DataLoader(numbered(count), size)
+            try:
+                [metrics] = trainer.test(module, loader, verbose=False)
+            except EmptyDataError:
+                found[f"{count}/{size}"] = "empty"
+                continue
+            trainer.predict(module, loader)
+            everything = trainer.predict_loop.of_all_processes(trainer.strategy)
+            found[f"{count}/{size}"] = {
+                "metrics": metrics,
+                "seen": module.seen,
+                "batches": trainer.num_predict_batches,
+                "predicted": [batch.tolist() for batch in everything],
+            }
+    return found
+
+
+@case
+def limited_evaluation(world: int) -> Any:
+    found = []
+    for limit in (2, 0.5, 0):
+        module = Counting()
+        trainer = quiet(world, limit_test_batches=limit)
+        trainer.test(module, DataLoader(numbered(5), 1), verbose=False)
+        found.append(module.seen)
+    return found
+
+
+
+
+class Buckets:
+    """A batch sampler of one's own: no base class, batches of different sizes."""
+
+    def __init__(self) -> None:
+        self.batches = [[0, 1], [2, 3], [4], [5, 6, 7, 8], [9]]
+        self.epochs: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(self.batches)
+        random.shuffle(order)
+        return iter(order)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+
+class OwnLoader(DataLoader[Any]):
+    """Cannot be built again from its attributes."""
+
+    def __init__(self, name: str, count: int, **kwargs: Any) -> None:
+        self.name = name
+        super().__init__(numbered(count), **kwargs)
+
+
+class Endless(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(numbered(4))
+
+
+class NoLength:
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(4))
+
+
+def loaders(world: int, rank: int) -> dict[str, Callable[[], DataLoader[Any]]]:
+    data = numbered(10)
+    return {
+        "in_order": lambda: DataLoader(data, 2),
+        "shuffled": lambda: DataLoader(data, 2, shuffle=True),
+        "drop_last": lambda: DataLoader(data, 3, shuffle=True, drop_last=True),
+        "own_class": lambda: OwnLoader("mine", 10, batch_size=2, shuffle=True),
+        "weighted": lambda: DataLoader(
+            data, 2, sampler=WeightedRandomSampler([1.0] * 10, 10, replacement=False)
+        ),
+        "part": lambda: DataLoader(data, 2, sampler=RandomSampler(data, num_samples=6)),
+        "own_batches": lambda: DataLoader(data, batch_sampler=Buckets()),
+        "unbatched": lambda: DataLoader(data, batch_size=None, shuffle=True),
+        "own_split": lambda: DataLoader(
+            data, 2, sampler=DistributedSampler(data, world, rank, drop_last=True)
+        ),
+        "iterable": lambda: DataLoader(Endless(), 2),
+        "workers": lambda: DataLoader(data, 2, shuffle=True, num_workers=1),
+    }
+
+
+class Reading(Counting):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.seen += batch[1].reshape(-1).tolist()
+        return self.weight.sum()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluated += batch[1].reshape(-1).tolist()
+
+    def on_train_epoch_start(self) -> None:
+        self.seen.append(-1)
+        self.evaluated: list[int] = []
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+@case
+def split_loaders(world: int) -> Any:
+    found = {}
+    for name, make in loaders(world, quiet(world).global_rank).items():
+        L.seed_everything(3, verbose=False)
+        module, loader = Reading(), make()
+        trainer = quiet(world, max_epochs=2, num_sanity_val_steps=0)
+        # Generators of the processes drift apart, as dropout would make them.
+        torch.rand(trainer.global_rank + 1)
+        random.random() if trainer.global_rank else None
+        sampler = loader.sampler
+        trainer.fit(module, loader, make())
+        used = trainer.train_dataloader
+        found[name] = {
+            "seen": module.seen,
+            "evaluated": module.evaluated,
+            "batches": trainer.num_training_batches,
+            "estimated": trainer.estimated_stepping_batches,
+            "kind": type(used).__name__,
+            "name": getattr(used, "name", None),
+            "sampler": type(used.sampler).__name__,
+            "untouched": loader.sampler is sampler,
+            "epochs": getattr(loader.batch_sampler, "epochs", None),
+        }
+    return found
+
+
+@case
+def unsplit_loaders(world: int) -> Any:
+    found: dict[str, Any] = {}
+    module = Reading()
+    trainer = quiet(world, use_distributed_sampler=False, num_sanity_val_steps=0)
+    trainer.fit(module, DataLoader(numbered(4), 2), DataLoader(numbered(4), 2))
+    found["unasked"] = [module.seen, module.evaluated]
+    module = Reading()
+    trainer = quiet(world, overfit_batches=2, num_sanity_val_steps=0)
+    loader = DataLoader(numbered(12), 2, shuffle=True)
+    trainer.fit(module, loader, loader)
+    found["overfit"] = [module.seen, module.evaluated]
+    module = Reading()
+    several = {"a": DataLoader(numbered(8), 2), "b": DataLoader(numbered(4), 2)}
+
+    class Both(Reading):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            self.seen.append([batch["a"][1].tolist(), batch["b"][1].tolist()])  # type: ignore[arg-type]
+            return self.weight.sum()
+
+    both = Both()
+    quiet(world).fit(both, several)
+    found["several"] = both.seen
+    try:
+        sampler: Any = NoLength()
+        quiet(world).fit(module, DataLoader(numbered(4), 2, sampler=sampler))
+    except MisconfigurationException as error:
+        found["no_length"] = str(error)
+    return found

@@ -1,0 +1,32 @@
+"""Running programs that start processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+# What every process found, by case.
+Results = list[dict[str, Any]]
+
+
+def program(
+    *command: str, cwd: Path, timeout: float = 240, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a Python program in `cwd` with nothing of a launcher's in its environment."""
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PL_GLOBAL_SEED")
+    }
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=cwd,
+        env={**clean, "PYTHONWARNINGS": "ignore", **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

@@ -1,0 +1,128 @@
+"""What all processes hold for true: metrics, when to stop, which checkpoint is best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from agreement_cases import Noisy
+from trial_net import numbered, quiet
+from processes import Results
+from torch.utils.data import DataLoader
+
+from lightgen_runtime.utilities.exceptions import CheckpointMismatchError
+
+pytestmark = pytest.mark.slow
+
+Run = Callable[[int], Results]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_epoch_values_are_reduced_over_all_processes(world: int, results: Run) -> None:
+    """3. 指標聚合: self.log("val_loss", loss)  # 自動聚合
+
+    使用 `self.log()` 進行自動跨裝置縮減: without any argument, weighted by samples,
+    whatever each process has had of them.
+    """
+    for found in (result["metrics"] for result in results(world)):
+        final = found["final"]
+        assert final["val/dataloader_idx_0"] == 5.0  # of the samples 0 to 10
+        assert final["val/dataloader_idx_1"] == 0.0  # one sample, in one process
+        assert final["plain"] == (8 * world - 1) / 2
+        assert final["both_epoch"] == final["both"] == final["plain"]
+        assert final["val_end"] == final["at_end"] == sum(range(world)) / world
+        # The sum of what one process would have logged for the same batches.
+        means = [0.5, 2.5, 4.5, 6.5, 8.5, 10.0]
+        assert final["val_sum/dataloader_idx_0"] == sum(means)
+        assert final["first_only"] == 7.0  # a key that one process alone has logged
+
+
+def test_callbacks_see_reduced_values_at_the_epochs_end(results: Run) -> None:
+    for found in (result["metrics"] for result in results(2)):
+        assert found["at_epoch_end"]["plain"] == found["final"]["plain"]
+        assert found["at_epoch_end"]["val/dataloader_idx_0"] == 5.0
+
+
+def test_step_values_are_reduced_where_they_are_reported(results: Run) -> None:
+    """`sync_dist` - 在分散式訓練中跨裝置同步（預設：False）"""
+    first, second = (result["metrics"] for result in results(2))
+    # Batches of 2 in turn: process 0 has 0, 2 | 4, 6 | ..., process 1 one more each.
+    reported = [step.get("both_step") for step in first["steps"]]
+    assert reported == [None, 1.0, 5.5, 9.0]  # local, at the report, local
+    assert [step.get("both_step") for step in second["steps"]] == [None, 2.0, 5.5, 10.0]
+    assert [step.get("own_step") for step in first["steps"]] == [None, 1.0, 5.0, 9.0]
+    assert first["final"]["both_step"] == second["final"]["both_step"] == 13.5
+    assert (first["final"]["own_step"], second["final"]["own_step"]) == (13.0, 14.0)
+
+
+def test_rank_zero_only_keeps_a_value_to_its_process(results: Run) -> None:
+    for rank, result in enumerate(results(2)):
+        assert result["metrics"]["final"]["mine/dataloader_idx_0"] == rank
+
+
+def test_keys_that_differ_are_named_in_every_process(results: Run) -> None:
+    for result in results(2):
+        message = result["keys_that_differ"]
+        assert "only_1" in message
+        assert "`validation_step`" in message
+        assert "process 0" in message
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_metric_objects_reduce_by_themselves(world: int, results: Run) -> None:
+    for result in results(world):
+        assert result["metric_objects"] == [{"object": 0.0}, {"object": 3.0}]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_one_process_asking_to_stop_stops_all_at_the_same_step(
+    world: int, results: Run
+) -> None:
+    for result in results(world):
+        # Asked in the 2nd batch; all look at reports, else at the epoch's end.
+        assert result["stopping"]["asked/4"] == [4, True]
+        assert result["stopping"]["asked/100"] == [10, True]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_early_stopping_heeds_any_process(world: int, results: Run) -> None:
+    for result in results(world):
+        assert result["stopping"]["early"] == [3, "PATIENCE_EXHAUSTED"]
+
+
+def test_checkpoints_are_rank_zeros_choice_everywhere(results: Run) -> None:
+    first, second = (result["checkpoints"] for result in results(2))
+    assert first == second
+    assert first["version"] == 0
+    assert first["others"] == ["version_0"]  # one folder, made by one process
+    # Process 0 scores 1, 0, 1, 2.
+    assert first["best"].endswith("epoch=1-step=4.ckpt")
+    assert first["kept"] == ["epoch=0-step=2.ckpt", "epoch=1-step=4.ckpt"]
+    assert first["files"] == [*first["kept"], "last.ckpt"]
+
+
+@pytest.mark.parametrize("where", ["epoch", "middle"])
+def test_resumed_fit_is_the_uninterrupted_one_to_the_bit(
+    where: str, results: Run
+) -> None:
+    first, second = (result["resuming"][where] for result in results(2))
+    assert first == second
+    whole, resumed, path = first
+    assert whole == resumed, path
+
+
+def test_learning_rate_that_is_found_is_the_same_everywhere(results: Run) -> None:
+    first, second = (result["learning_rate_search"] for result in results(2))
+    assert first == second
+    assert first["lr"] != 0.001
+
+
+@pytest.mark.filterwarnings("ignore:.* holds the state of callbacks")
+def test_other_number_of_processes_goes_on_from_an_epochs_end(results: Run) -> None:
+    at_the_end, inside = (results(2)[0]["resuming"][w][2] for w in ("epoch", "middle"))
+    data = DataLoader(numbered(8), 2)
+    trainer = quiet(1, max_epochs=2)
+    trainer.fit(Noisy(), data, ckpt_path=at_the_end)
+    assert (trainer.current_epoch, trainer.global_step) == (2, 4 + 4)
+    with pytest.raises(CheckpointMismatchError, match=r"by 2 process.* run has 1"):
+        quiet(1, max_epochs=2).fit(Noisy(), data, ckpt_path=inside)

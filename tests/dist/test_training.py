@@ -1,0 +1,115 @@
+"""Training with several processes is training with one, on the same global batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from processes import Results
+
+pytestmark = pytest.mark.slow
+
+Run = Callable[[int], Results]
+FITS = [
+    "plain_fit", "fit_with_options", "closure_fit", "named_fit", "unfreezing_fit",
+    "accumulating_fit",
+]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("case", FITS)
+def test_weights_are_those_of_one_process(case: str, world: int, results: Run) -> None:
+    [alone] = results(1)
+    for found in results(world):
+        assert found[case]["steps"] == alone[case]["steps"] > 1
+        assert found[case]["weights"] == pytest.approx(alone[case]["weights"], abs=1e-5)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("case", FITS)
+def test_replicas_are_equal_to_the_bit_after_every_step(
+    case: str, world: int, results: Run
+) -> None:
+    first, *others = (found[case]["digests"] for found in results(world))
+    assert len(set(first)) > 1  # they do change
+    assert all(digests == first for digests in others)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_names_of_the_state_are_the_modules_own(world: int, results: Run) -> None:
+    for found in results(world):
+        assert found["plain_fit"]["keys"] == [
+            "first.weight",
+            "first.bias",
+            "second.weight",
+            "second.bias",
+        ]
+
+
+def test_gradients_travel_once_a_window(results: Run) -> None:
+    for found in results(2):
+        # 5 batches an epoch make windows of 2, 2 and 1.
+        assert found["accumulating_fit"]["steps"] == 6
+        assert found["accumulating_fit"]["exchanges"] == 6
+
+
+@pytest.mark.parametrize("kind", ["Gan", "SeedGan", "OneByHand"])
+def test_optimizing_by_hand(kind: str, results: Run) -> None:
+    """手動優化: 對於進階用例（GAN、強化學習、多個優化器）
+
+    The guide's GAN with two optimizers, its toggled form, and accumulation by hand.
+    """
+    [alone] = (found["manual_fits"][kind] for found in results(1))
+    first, second = (found["manual_fits"][kind] for found in results(2))
+    assert first["weights"] == pytest.approx(alone["weights"], abs=1e-5)
+    assert first["steps"] == second["steps"] == alone["steps"] > 1
+    if kind == "OneByHand":
+        # Weights change where gradients were exchanged, in every second batch.
+        assert first["digests"][1::2] == second["digests"][1::2]
+    else:
+        assert first["digests"] == second["digests"]
+    assert len(set(first["digests"])) > 1
+
+
+def test_buffers_are_rank_zeros_while_evaluating(results: Run) -> None:
+    first, second = (found["buffers_in_validation"] for found in results(2))
+    assert first == second
+
+
+def test_parameters_without_gradient(results: Run) -> None:
+    first, second = (found["unused_parameters"] for found in results(2))
+    assert first["allowed"] == second["allowed"]
+    assert "ddp_find_unused_parameters_true" in first["notes"][0]
+
+
+def test_loss_of_none_is_an_error_not_a_hang(results: Run) -> None:
+    for found in results(2):
+        assert "returned None" in found["loss_of_none"]
+        assert "0.0 * loss" in found["loss_of_none"]
+
+
+def test_communication(results: Run) -> None:
+    """`self.global_rank` 分散式訓練中的程序排名（主程序為 0）; `self.local_rank`"""
+    found = [result["communication"] for result in results(3)]
+    for rank, own in enumerate(found):
+        assert own["mean"] == [1.0, 1.0]
+        assert own["sum"] == [3.0, 3.0]
+        assert own["max"] == [2.0, 1.0]
+        assert own["min"] == [0.0, 1.0]
+        assert own["whole"] == 1.0  # the mean of integers is not cut off
+        assert own["kept"] is True
+        assert own["broadcast"] == {"from": 0}
+        assert (own["any"], own["all"]) == (True, False)
+        assert own["gathered"] == [[[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [0, 1, 2]]
+        assert own["text"] == "text"
+        assert own["synced"] is True
+        # Each process's sum of squares reaches the leaf.
+        assert own["gradient"] == [3 * 2.0 * (rank + 1)] * 2
+        assert own["ranks"] == [3, rank, rank, 0, rank == 0, rank, rank]
+        assert own["prepared"] is (rank == 0)
+
+
+def test_communication_of_one_process_is_the_identity(results: Run) -> None:
+    [own] = (result["communication"] for result in results(1))
+    assert own["gathered"] == [[0.0, 1.0], 0]
+    assert own["ranks"] == [1, 0, 0, 0, True, 0, 0]

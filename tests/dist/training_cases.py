@@ -1,0 +1,306 @@
+"""Fits, whose weights and steps are compared, and communication."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+import torchmetrics
+from torch import Tensor, nn
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+
+import lightgen_runtime as L
+from lightgen_runtime.callbacks import (
+    BaseFinetuning,
+    Callback,
+    EarlyStopping,
+    LearningRateFinder,
+    ModelCheckpoint,
+)
+from lightgen_runtime.strategies import DDPStrategy
+from lightgen_runtime.utilities.exceptions import (
+    EmptyDataError,
+    MisconfigurationException,
+)
+
+from trial_net import Net, case, numbered, quiet, weights
+
+
+def fitted(world: int, module: Net, per_process: int = 2, **flags: Any) -> Any:
+    """Fit on global batches of the same samples, however many processes share them."""
+    # Rank 0 must win, whatever the others begin with.
+    rank = quiet(world).global_rank
+    if rank:
+        for parameter in module.parameters():
+            parameter.data.add_(rank)
+    data = DataLoader(numbered(24), 12 // per_process * per_process // world)
+    trainer = quiet(world, **flags)
+    trainer.fit(module, data)
+    return {
+        "weights": weights(module),
+        "digests": module.digests,
+        "seen": module.seen,
+        "steps": trainer.global_step,
+        "batches": trainer.num_training_batches,
+        "keys": list(module.state_dict()),
+    }
+
+
+@case
+def plain_fit(world: int) -> Any:
+    return fitted(world, Net(), max_epochs=3)
+
+
+@case
+def accumulating_fit(world: int) -> Any:
+    exchanged: list[None] = []
+
+    def count(state: Any, bucket: Any) -> Any:
+        exchanged.append(None)
+        return allreduce_hook(state, bucket)
+
+    count.__annotations__.clear()  # torch compares them with its classes, unresolved
+    data = DataLoader(numbered(60), 12 // world)  # a short last window
+    module = Net()
+    trainer = quiet(
+        world,
+        max_epochs=2,
+        accumulate_grad_batches=2,
+        gradient_clip_val=0.5,
+        strategy=DDPStrategy(ddp_comm_hook=count) if world > 1 else "auto",
+    )
+    trainer.fit(module, data)
+    return {
+        "weights": weights(module),
+        "steps": trainer.global_step,
+        "exchanges": len(exchanged),
+        # Between the steps of a window, replicas hold the same weights too.
+        "digests": module.digests,
+    }
+
+
+@case
+def fit_with_options(world: int) -> Any:
+    options: Any = {"static_graph": True, "gradient_as_bucket_view": True}
+    strategy = DDPStrategy(**options, timeout=timedelta(minutes=5))
+    return fitted(world, Net(), max_epochs=3, strategy=strategy if world > 1 else "auto")
+
+
+class Closure(Net):
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+
+
+@case
+def closure_fit(world: int) -> Any:
+    return fitted(world, Closure(), max_epochs=2)
+
+
+class Gan(Net):
+    """Two optimizers by hand, each loss reaching a part of the parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        generator, judge = self.optimizers()
+        for optimizer, sign in ((generator, 1.0), (judge, -0.1)):
+            self.toggle_optimizer(optimizer)
+            optimizer.zero_grad()
+            self.manual_backward(sign * self(batch[0]).pow(2).mean())
+            optimizer.step()
+            self.untoggle_optimizer(optimizer)
+
+    def configure_optimizers(self) -> Any:
+        parts = (self.first, self.second)
+        return [torch.optim.SGD(part.parameters(), lr=0.05) for part in parts]
+
+
+class SeedGan(Gan):
+    """As the guide writes it: nothing toggled."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        opt_g, opt_d = self.optimizers()
+        opt_g.zero_grad()
+        g_loss = self(batch[0]).pow(2).mean()
+        self.manual_backward(g_loss)
+        opt_g.step()
+        opt_d.zero_grad()
+        d_loss = (self(batch[0].detach()) - 1).abs().mean()
+        self.manual_backward(d_loss)
+        opt_d.step()
+        self.log_dict({"g_loss": g_loss, "d_loss": d_loss})
+
+
+class OneByHand(Net):
+    """By hand, accumulating over two batches without talking in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        optimizer = self.optimizers()
+        closes = batch_idx % 2 == 1
+        with optimizer.toggle_model(sync_grad=closes):
+            self.manual_backward(super().training_step(batch, batch_idx))
+        if closes:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+@case
+def manual_fits(world: int) -> Any:
+    return {
+        kind.__name__: fitted(world, kind(), max_epochs=2)
+        for kind in (Gan, SeedGan, OneByHand)
+    }
+
+
+class Named(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        out = self(batch[0])
+        return {"first": out.pow(2).mean(), "second": (out - 1).abs().mean()}
+
+    def configure_optimizers(self) -> Any:
+        return {
+            "first": torch.optim.SGD(self.first.parameters(), lr=0.05),
+            "second": torch.optim.SGD(self.second.parameters(), lr=0.05),
+        }
+
+
+@case
+def named_fit(world: int) -> Any:
+    return fitted(world, Named(), max_epochs=2)
+
+
+class Unfreeze(BaseFinetuning):
+    def freeze_before_training(self, pl_module: Any) -> None:
+        self.freeze(pl_module.first)
+
+    def finetune_function(self, pl_module: Any, epoch: int, optimizer: Any) -> None:
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.first, optimizer, lr=0.05)
+
+
+class Tuned(Net):
+    def configure_optimizers(self) -> Any:
+        trained = filter(lambda p: p.requires_grad, self.parameters())
+        return torch.optim.SGD(trained, lr=0.05)
+
+
+@case
+def unfreezing_fit(world: int) -> Any:
+    return fitted(world, Tuned(), max_epochs=3, callbacks=[Unfreeze()])
+
+
+class Normed(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.register_buffer("flags", torch.tensor([True, False]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.norm(x))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.buffers_seen = [b.tolist() for b in self.norm.buffers()]
+
+
+@case
+def buffers_in_validation(world: int) -> Any:
+    module = Normed()
+    data = DataLoader(numbered(24), 4)
+    quiet(world).fit(module, data, DataLoader(numbered(4 * world), 4))
+    return module.buffers_seen
+
+
+class Unused(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Linear(1, 1)
+
+
+@case
+def unused_parameters(world: int) -> Any:
+    found = {}
+    strategy = "ddp_find_unused_parameters_true" if world > 1 else "auto"
+    found["allowed"] = fitted(world, Unused(), strategy=strategy)["weights"]
+    try:
+        fitted(world, Unused())
+    except RuntimeError as error:
+        found["notes"] = getattr(error, "__notes__", [])
+    return found
+
+
+class Silent(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return None
+
+
+@case
+def loss_of_none(world: int) -> Any:
+    try:
+        fitted(world, Silent())
+    except MisconfigurationException as error:
+        return str(error)
+    return None
+
+
+@case
+def communication(world: int) -> Any:
+    found: dict[str, Any] = {}
+
+    class Talking(Net):
+        def on_train_start(self) -> None:
+            trainer, rank = self.trainer, self.global_rank
+            strategy = trainer.strategy
+            mine = torch.tensor([float(rank), 1.0])
+            for op in ("mean", "sum", "max", "min"):
+                found[op] = strategy.reduce(mine, reduce_op=op).tolist()
+            found["whole"] = float(strategy.reduce(torch.tensor(rank)))
+            found["kept"] = mine.tolist() == [float(rank), 1.0]
+            found["broadcast"] = strategy.broadcast({"from": rank}, src=0)
+            found["any"] = strategy.reduce_boolean_decision(rank == 0, all=False)
+            found["all"] = strategy.reduce_boolean_decision(rank == 0)
+            strategy.barrier("here")
+            nested = self.all_gather({"a": [mine, rank], "b": "text"})
+            found["gathered"] = [nested["a"][0].tolist(), nested["a"][1].tolist()]
+            found["text"] = nested["b"]
+            leaf = torch.full((2,), float(rank + 1), requires_grad=True)
+            together = self.all_gather(leaf, sync_grads=True)
+            found["synced"] = together.requires_grad
+            together.pow(2).sum().backward()
+            found["gradient"] = leaf.grad.tolist() if leaf.grad is not None else None
+            found["ranks"] = [
+                trainer.world_size,
+                trainer.global_rank,
+                trainer.local_rank,
+                trainer.node_rank,
+                trainer.is_global_zero,
+                self.global_rank,
+                self.local_rank,
+            ]
+
+        def prepare_data(self) -> None:
+            found["prepared"] = True
+
+    quiet(world).fit(Talking(), DataLoader(numbered(4), 1))
+    found.setdefault("prepared", False)
+    return found
