@@ -505,9 +505,18 @@ class MetricStore:
                 if value is not None:
                     yield slot, f"{slot.name}{forked}{slot.suffix}", value
 
-    def epoch_values(self) -> Iterator[tuple[MetricSlot, str, Any]]:
-        """Yield (slot, key, reduction) of what is reported per epoch and was logged."""
+    def epoch_values(
+        self, computes: bool = True
+    ) -> Iterator[tuple[MetricSlot, str, Any]]:
+        """Yield (slot, key, reduction) of what is reported per epoch and was logged.
+
+        Args:
+            computes: Whether objects of torchmetrics may be asked, which talk to other
+                processes then; otherwise only those whose value is agreed on are there.
+        """
         for slot in self.slots:
+            if slot.agreed is None and isinstance(slot, ObjectSlot) and not computes:
+                continue
             if slot.options.on_epoch and (slot.weight or slot.agreed is not None):
                 forked = "_epoch" if slot.options.on_step else ""
                 value = slot.result() if slot.agreed is None else slot.agreed

@@ -60,6 +60,11 @@ class Feed:
         self.is_share = is_share
         self._transfer = transfer
 
+    @property
+    def takes_part(self) -> bool:
+        """Whether a pass has a batch, in this process or in another one."""
+        return self.num_batches != 0 or self.is_share
+
     def limited_to(self, num_batches: int | float) -> Feed:
         """Return a feed of the same loader that stops earlier."""
         fewer = min(self.num_batches, num_batches)
@@ -69,7 +74,7 @@ class Feed:
             self._transfer,
             self.dataloader_idx,
             self.sized,
-            self.is_share,
+            is_share=self.is_share,
         )
 
     def generators(self) -> list[torch.Generator]:

@@ -26,7 +26,7 @@ def run_predict(run: Run, return_predictions: bool) -> list[Any] | None:
     """
     hooks, context = StageHooks(run, "predict"), run.context
     feeds, predicted = run.source.feeds("predict"), run.predicted
-    if not any(feed.num_batches for feed in feeds):  # switched off by a limit of 0
+    if not any(feed.takes_part for feed in feeds):  # switched off by a limit of 0
         return None
     writers = [c for c in run.callbacks if isinstance(c, BasePredictionWriter)]
     keep = return_predictions or any(writer.interval.on_epoch for writer in writers)

@@ -26,11 +26,14 @@ class Report:
             behind its last, where reductions are read rather than single values.
     """
 
-    def __init__(self, loggers: list[Logger], device: torch.device) -> None:
+    def __init__(
+        self, loggers: list[Logger], device: torch.device, alone: bool = True
+    ) -> None:
         self.loggers = loggers
         self.active: MetricStore | None = None
         self.between_batches = True
         self._device = device
+        self._alone = alone
         self._callback: dict[str, Tensor] = {}
         self._logged: dict[str, Tensor] = {}
         self._bar: dict[str, Any] = {}
@@ -118,9 +121,13 @@ class Report:
         # What a single batch of an evaluation gave is nothing to decide by.
         self._take(store.step_values(), watchable=store.stage == "train")
         if self.between_batches:
-            values = store.epoch_values()
-            current = [value for value in values if value[0].loader == store.loader]
-            self._take(current, watchable=True)
+            values = store.epoch_values(computes=self._alone)
+            settled = [
+                value
+                for value in values
+                if value[0].loader == store.loader or value[0].agreed is not None
+            ]
+            self._take(settled, watchable=True)
 
     def _take(
         self, values: Iterable[tuple[MetricSlot, str, Any]], watchable: bool

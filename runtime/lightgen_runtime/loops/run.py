@@ -109,7 +109,8 @@ class Run:
         self.clipping: Callable[[Optimizer], None] | None = None
         self.scaling: Scaling | None = None
         loggers = parts.loggers if parts.strategy.is_global_zero else []
-        self.report = Report(loggers, parts.strategy.root_device)
+        alone = parts.strategy.world_size == 1
+        self.report = Report(loggers, parts.strategy.root_device, alone)
         self.stores = {
             stage: MetricStore(stage) for stage in ("train", "validate", "test", "")
         }

@@ -228,7 +228,7 @@ class DataSource:
                 "empty, or smaller than one batch with drop_last=True. Check the dataset's "
                 "length and the batch size."
             )
-        exact = stage != "train" and self._shares(loader)
+        exact = stage != "train" and limit != 0 and self._shares(loader)
         loader = self._share(stage, loader, self._parts.strategy.global_rank)
         if os.environ.get(WORKERS_VARIABLE) == "1" and isinstance(loader, DataLoader):
             loader.worker_init_fn = loader.worker_init_fn or seed_worker
