@@ -79,17 +79,13 @@ GAPS = (
     ),
     Rule(
         (
-            "strategies.DDPStrategy",
-            "strategies.ddp.DDPStrategy",
             "strategies.ParallelStrategy",
             "strategies.parallel.ParallelStrategy",
             "plugins.LayerSync",
             "plugins.TorchSyncBatchNorm",
             "plugins.layer_sync.*",
             "plugins.environments.*",
-            "LightningModule.prepare_data_per_node",
             "Trainer.distributed_sampler_kwargs",
-            "LightningModule.allow_zero_length_dataloader_with_multiple_devices",
         ),
         f"several processes: {NOT_YET}",
     ),
@@ -117,6 +113,8 @@ GAPS = (
             "strategies.Strategy(*)",
             "strategies.SingleDeviceStrategy.*",
             "strategies.SingleDeviceStrategy(*)",
+            "strategies.DDPStrategy.*",
+            "strategies.DDPStrategy(*)",
         ),
         "a strategy places the module, talks to other processes and writes files; the "
         "loops do the rest",
@@ -141,46 +139,29 @@ GAPS = (
     ),
     # Trainer
     Rule(
-        ("Trainer.save_checkpoint(weights_only)",),
-        "both leave nothing out",
-    ),
-    Rule(
         (
-            "Trainer(model_registry)",
             "utilities.model_registry.*",
-            "callbacks.*SpikeDetection",
-            "callbacks.*ModelPruning",
-            "callbacks.progress.rich_progress.RichProgressBarTheme",
             "callbacks.RichProgressBar(theme)",
-            "callbacks.RichProgressBar.theme",
-            "Trainer.*(weights_only)",
-            "Trainer.barebones",
-            "Trainer.device_ids",
-            "Trainer.num_devices",
-            "Trainer.num_nodes",
-            "Trainer.init_module",
-            "Trainer.received_sigterm",
-            "utilities.exceptions.SIGTERMException",
-            "LightningModule.to_onnx",
-            "LightningModule.to_tensorrt",
-            "LightningModule.to_torchscript",
-            "LightningDataModule.from_datasets",
         ),
         NOT_YET,
     ),
     Rule(
-        ("Trainer.fit_loop", "Trainer.validate_loop", "Trainer.test_loop"),
+        ("LightningModule.to_tensorrt",),
+        "for one vendor's compiler",
+        "call `torch_tensorrt.compile`",
+    ),
+    Rule(
+        ("plugins.precision.double.LightningDoublePrecisionModule",),
+        "nothing wraps the module",
+    ),
+    Rule(
+        ("callbacks.SpikeDetection.running_mean",),
+        "the mean needs no metric object",
+    ),
+    Rule(
+        ("Trainer.validate_loop", "Trainer.test_loop"),
         "there are no loop objects",
         "counters are in `trainer.progress`, limits are attributes of the trainer",
-    ),
-    Rule(
-        ("Trainer.save_checkpoint(storage_options)",),
-        "for the file systems of fsspec",
-        "give a path",
-    ),
-    Rule(
-        ("Trainer.enable_autolog_hparams",),
-        "the value is not kept under this name",
     ),
     Rule(
         (
@@ -207,16 +188,7 @@ GAPS = (
         "there is no Fabric",
     ),
     Rule(
-        ("LightningModule.on_gpu",),
-        "`self.device` says it",
-        "compare `self.device.type`",
-    ),
-    Rule(
-        ("LightningModule.all_gather(*)",),
-        f"several processes: {NOT_YET}",
-    ),
-    Rule(
-        ("*.CHECKPOINT_HYPER_PARAMS_TYPE", "*.remove_ignored_hparams"),
+        ("*.CHECKPOINT_HYPER_PARAMS_TYPE",),
         "the inside of `save_hyperparameters`",
     ),
     Rule(
@@ -257,21 +229,8 @@ GAPS = (
     ),
     # callbacks
     Rule(
-        ("callbacks.LambdaCallback(*)",),
-        "hooks are given by keyword",
-    ),
-    Rule(
         ("callbacks.BatchSizeFinder.setup(stage)",),
         "the trainer always says the stage",
-    ),
-    Rule(
-        (
-            "callbacks.EarlyStopping.mode_dict",
-            "callbacks.EarlyStopping.monitor_op",
-            "callbacks.EarlyStopping.order_dict",
-        ),
-        "the inside of the callback",
-        "`mode` says whether more is better",
     ),
     Rule(
         ("callbacks.StochasticWeightAveraging.momenta",),
@@ -283,15 +242,7 @@ GAPS = (
         "override `on_fit_start`, and make a `utilities.model_summary.ModelSummary`",
     ),
     Rule(
-        ("callbacks.RichProgressBar(*)",),
-        "the bar redraws by the clock; see its arguments",
-    ),
-    Rule(
         (
-            "callbacks.RichProgressBar.configure_columns",
-            "callbacks.RichProgressBar.progress",
-            "callbacks.RichProgressBar.refresh",
-            "callbacks.RichProgressBar.*_bar",
             "callbacks.RichProgressBar.*_bar_id",
             "callbacks.progress.rich_progress.*",
         ),
@@ -302,11 +253,6 @@ GAPS = (
         ("callbacks.progress.tqdm_progress.*",),
         "the inside of Lightning's bar",
         "`TQDMProgressBar` has the same methods to override",
-    ),
-    Rule(
-        ("callbacks.progress.progress_bar.get_standard_metrics",),
-        "the version number is shown by no bar",
-        "override `get_metrics`",
     ),
     # loggers, profilers
     Rule(
@@ -320,7 +266,7 @@ GAPS = (
         "subclass `Logger`",
     ),
     Rule(
-        ("loggers.*.LOGGER_JOIN_CHAR", "loggers.logger.merge_dicts"),
+        ("loggers.logger.merge_dicts",),
         "the inside of Lightning's loggers",
     ),
     Rule(
@@ -549,15 +495,12 @@ VALUES = (
         "build the module with them",
     ),
     Rule(
-        ("Trainer(strategy='ddp')", "Trainer(strategy='ddp_*')"),
-        NOT_YET,
-    ),
-    Rule(
         (
-            "Trainer(precision='16-*')",
-            "Trainer(precision='bf16-*')",
-            "Trainer(precision='64-true')",
+            "Trainer(strategy='ddp_spawn*')",
+            "Trainer(strategy='ddp_fork*')",
+            "Trainer(strategy='ddp_notebook*')",
         ),
-        NOT_YET,
+        "processes are started by running the program again",
+        'use `strategy="ddp"`, or torchrun',
     ),
 )

@@ -18,6 +18,7 @@ MOVED = {
         "core.hparams.HyperparametersMixin"
     ),
     "core.optimizer.LightningOptimizer": "core.optim.LightningOptimizer",
+    "plugins.io.async_plugin.AsyncCheckpointIO": "plugins.io.AsyncCheckpointIO",
     "plugins.io.checkpoint_plugin.CheckpointIO": "plugins.io.CheckpointIO",
     "plugins.io.torch_plugin.TorchCheckpointIO": "plugins.io.TorchCheckpointIO",
     "plugins.precision.amp.MixedPrecision": "plugins.precision.MixedPrecision",
