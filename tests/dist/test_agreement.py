@@ -19,10 +19,9 @@ Run = Callable[[int], Results]
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_epoch_values_are_reduced_over_all_processes(world: int, results: Run) -> None:
-    """3. 指標聚合: self.log("val_loss", loss)  # 自動聚合
+    """Best practices, aggregation of metrics: `self.log("val_loss", loss)` is enough.
 
-    使用 `self.log()` 進行自動跨裝置縮減: without any argument, weighted by samples,
-    whatever each process has had of them.
+    Without any argument, weighted by samples, whatever each process has had of them.
     """
     for found in (result["metrics"] for result in results(world)):
         final = found["final"]
@@ -44,7 +43,7 @@ def test_callbacks_see_reduced_values_at_the_epochs_end(results: Run) -> None:
 
 
 def test_step_values_are_reduced_where_they_are_reported(results: Run) -> None:
-    """`sync_dist` - 在分散式訓練中跨裝置同步（預設：False）"""
+    """log, parameter sync_dist: synchronise over devices; by default False."""
     first, second = (result["metrics"] for result in results(2))
     # Batches of 2 in turn: process 0 has 0, 2 | 4, 6 | ..., process 1 one more each.
     reported = [step.get("both_step") for step in first["steps"]]

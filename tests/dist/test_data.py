@@ -16,7 +16,7 @@ SIZES = [(count, size) for count in range(14) for size in (1, 3)]
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_every_sample_is_evaluated_exactly_once(world: int, results: Run) -> None:
-    """5. 驗證放置: 在單一裝置上執行驗證以確保每個樣本只被評估一次。Lightning 透過適當的策略配置自動處理。
+    """Best practices, placement of validation: each sample is evaluated exactly once.
 
     From no sample to more than three for each process: uneven and empty shares included.
     """
@@ -69,7 +69,7 @@ SHUFFLED = {"shuffled", "drop_last", "own_class", "weighted", "unbatched", "work
 def test_training_reads_everything_as_much_in_each_process(
     name: str, world: int, results: Run
 ) -> None:
-    """2. 分散式訓練安全: DataLoader(dataset, shuffle=True)  # Lightning 轉換為 DistributedSampler"""
+    """Best practices, distributed training: `DataLoader(dataset, shuffle=True)` is split."""
     shared = [found["split_loaders"][name] for found in results(world)]
     assert len({found["batches"] for found in shared}) == 1
     assert len({found["estimated"] for found in shared}) == 1

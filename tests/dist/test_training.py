@@ -55,7 +55,7 @@ def test_gradients_travel_once_a_window(results: Run) -> None:
 
 @pytest.mark.parametrize("kind", ["Gan", "SeedGan", "OneByHand"])
 def test_optimizing_by_hand(kind: str, results: Run) -> None:
-    """手動優化: 對於進階用例（GAN、強化學習、多個優化器）
+    """Manual optimization: for GANs, reinforcement learning, several optimizers.
 
     The guide's GAN with two optimizers, its toggled form, and accumulation by hand.
     """
@@ -89,7 +89,7 @@ def test_loss_of_none_is_an_error_not_a_hang(results: Run) -> None:
 
 
 def test_communication(results: Run) -> None:
-    """`self.global_rank` 分散式訓練中的程序排名（主程序為 0）; `self.local_rank`"""
+    """Main attributes, self.global_rank and self.local_rank: each process has its own."""
     found = [result["communication"] for result in results(3)]
     for rank, own in enumerate(found):
         assert own["mean"] == [1.0, 1.0]

@@ -26,6 +26,10 @@ def names_in(path: Path) -> set[str]:
     return {node.name for node in functions if node.name.startswith("test_")}
 
 
+# What takes several processes is tried beside the rest of that.
+SEVERAL_PROCESSES = HERE.parents[1] / "dist"
+
+
 def seed_files() -> list[Path]:
     return [path for path in sorted(HERE.glob("test_seed_*.py")) if path.name != CHECKS]
 
@@ -46,7 +50,8 @@ def test_section_has_statements(section: str) -> None:
     "statement", statements(), ids=lambda s: re.sub(r"\W+", "_", s.text)[:60]
 )
 def test_statement_has_tests_that_exist(statement: Statement) -> None:
-    known = set().union(*(names_in(path) for path in seed_files()))
+    files = [*seed_files(), *SEVERAL_PROCESSES.glob("test_*.py")]
+    known = set().union(*(names_in(path) for path in files))
     assert statement.tests
     assert set(statement.tests) <= known
 
