@@ -25,6 +25,7 @@ from lightgen_runtime.callbacks.monitored import (
     epoch_end_has_metrics,
     missing_metric_message,
     validates,
+    validation_follows,
 )
 from lightgen_runtime.callbacks.timer import AGREE_EVERY_N_BATCHES
 from lightgen_runtime.utilities.atomic_write import atomic_write
@@ -290,7 +291,10 @@ class ModelCheckpoint(Checkpoint):
         # A metric of validation or of the epoch's end cannot be there yet, or is that of
         # the validation before.
         self._waits_for_metric = self.monitor is not None and (
-            self.monitor not in metrics or self._is_validation_next(trainer)
+            self.monitor not in metrics
+            or (
+                validation_follows(trainer) and not self._is_epoch_end_the_time(trainer)
+            )
         )
         if not self._waits_for_metric:
             self._save(trainer, metrics)
@@ -363,19 +367,6 @@ class ModelCheckpoint(Checkpoint):
         return epoch_end_has_metrics(trainer)
 
     # What.
-
-    def _is_validation_next(self, trainer: Trainer) -> bool:
-        """Tell, at a batch's end, whether it ends its epoch and validation follows."""
-        if not trainer.is_last_batch or trainer.validating:
-            return False
-        if self._is_epoch_end_the_time(trainer) or not validates(trainer):
-            return False
-        every, progress = trainer.check_val_every_n_epoch, trainer.progress
-        interval = trainer.val_check_batch or float("inf")
-        if every is None:
-            return progress.total_batches % interval == 0
-        in_epoch = interval == float("inf") or progress.batch_idx % interval == 0
-        return in_epoch and (trainer.current_epoch + 1) % every == 0
 
     def _metrics_to_rank(self, trainer: Trainer) -> dict[str, Tensor]:
         metrics = dict(trainer.callback_metrics)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightgen_runtime.core.metrics import (
+from lightgen_runtime.core.metric_slots import (
     SLOT_TYPES,
     LogOptions,
     MetricSlot,
-    MetricStore,
     ObjectSlot,
 )
+from lightgen_runtime.core.metrics import MetricStore
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from lightgen_runtime.core.metrics import MetricSlot, MetricStore
+    from lightgen_runtime.core.metric_slots import MetricSlot
+    from lightgen_runtime.core.metrics import MetricStore
     from lightgen_runtime.loggers import Logger
 
 

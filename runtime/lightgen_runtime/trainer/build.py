@@ -142,6 +142,8 @@ def changed_parts(parts: TrainerParts, name: str, value: Any) -> TrainerParts:
             f"`trainer.{flag} = None`: assign a value; None means the default in "
             "`Trainer(...)` only"
         )
+    if name != "val_check_interval" and parts.val_check_interval == 1.0:
+        as_flags["val_check_interval"] = None  # the default, which fits any other flag
     neutral = {"accumulate_grad_batches": 1, "deterministic": None, "num_nodes": 1}
     changed = {**neutral, **as_flags, flag: _whole_if_it_is(flag, value)}
     _check_flags(changed)

@@ -166,9 +166,9 @@ def messages(code: str, tmp_path: Path) -> list[str]:
             id="attribute of what is called trainer",
         ),
         pytest.param(
-            "mine = Trainer()\nmine.save_checkpoint('x', storage_options={})",
-            "2: `Trainer.save_checkpoint(storage_options)` is absent: for the file",
-            id="method of a variable",
+            "mine = Trainer()\nmine.test_loop",
+            "2: `Trainer.test_loop` is absent: there are no loop objects",
+            id="attribute of a variable",
         ),
         pytest.param(
             "class M(L.LightningModule):\n"
@@ -180,8 +180,8 @@ def messages(code: str, tmp_path: Path) -> list[str]:
             "class A(LightningModule): ...\n"
             "class B(A):\n"
             "    def f(self):\n"
-            "        return self.on_gpu",
-            "4: `LightningModule.on_gpu` is absent: `self.device` says it",
+            "        return self.device_mesh",
+            "4: `LightningModule.device_mesh` is absent: one model over",
             id="attribute of self",
         ),
         pytest.param(
