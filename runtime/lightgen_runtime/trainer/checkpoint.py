@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightgen_runtime.callbacks.weight_averaging import WeightAveraging
 from lightgen_runtime.core.loading import load_weights
+from lightgen_runtime.core.scheduler_state import load_scheduler_state
 from lightgen_runtime.io.schema import (
     LIGHTNING_VERSION,
     OWN_FORMAT,
@@ -207,7 +208,7 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
     for config, state in zip(
         schedulers, checkpoint.get("lr_schedulers", []), strict=True
     ):
-        config.scheduler.load_state_dict(state)
+        load_scheduler_state(config.scheduler, state)
     precision = run.parts.precision
     if state := checkpoint.get(type(precision).__qualname__):
         precision.load_state_dict(state)

@@ -1,0 +1,46 @@
+"""Where a resumed fit goes on differently, on both packages."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recording import data, quiet_trainer, small_module
+from torch.optim import SGD
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+OURS, REFERENCE = "lightgen_runtime", "lightning"
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_schedule_of_a_prolonged_run(tmp_path: Path) -> None:
+    def rates_after_resuming(namespace: str) -> list[float]:
+        rates: list[float] = []
+
+        def configure_optimizers(self: Any) -> Any:
+            optimizer = SGD(self.parameters(), lr=0.1)
+            total = self.trainer.estimated_stepping_batches
+            scheduler = CosineAnnealingLR(optimizer, T_max=total)
+            return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+        class Watch(importlib.import_module(namespace).Callback):  # type: ignore
+            def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+                rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+        members = {"configure_optimizers": configure_optimizers}
+        module = type("Module", (small_module(namespace),), members)()
+        trainer = quiet_trainer(namespace, max_epochs=2)
+        trainer.fit(module, data())
+        trainer.save_checkpoint(path := tmp_path / f"{namespace}.ckpt")
+        trainer = quiet_trainer(namespace, max_epochs=4, callbacks=[Watch()])
+        trainer.fit(module, data(), ckpt_path=path)
+        return rates
+
+    # 4 batches an epoch: the first run ended its cosine at step 8.
+    theirs, ours = rates_after_resuming(REFERENCE), rates_after_resuming(OURS)
+    assert theirs[-1] == pytest.approx(0.1)  # up again, to where it had begun
+    assert 0.04 < ours[0] < 0.05  # half-way through a cosine of 16 steps
+    assert ours[-1] < 1e-3
