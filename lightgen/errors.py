@@ -67,6 +67,22 @@ class TemplateFormatError(UsageError):
     """The template itself is broken; only its author can repair it."""
 
 
+class UnknownOptimizerError(UsageError):
+    """The catalogue has no optimizer, scheduler or argument of that name."""
+
+
+class OptimizerOptionError(UsageError):
+    """An optimizer or schedule option cannot be read, or cannot work as written."""
+
+
+class BlockNotFoundError(UsageError):
+    """The file has no block that can be regenerated as asked."""
+
+
+class AdoptionError(UsageError):
+    """A hand-written block does something that no options can say."""
+
+
 class ProjectNotFoundError(UsageError):
     """No generated project encloses the folder."""
 
@@ -79,6 +95,14 @@ class ConflictError(LightgenError):
     """Something of the user's is in the way, and nothing was overwritten."""
 
 
+class BlockConflictError(ConflictError):
+    """You and the generator changed the same part of a block."""
+
+
+class OutOfDateError(LightgenError):
+    """`--check` found something that a command would change."""
+
+
 class UntrustedTemplateError(LightgenError):
     """The template wants to run code of its own."""
 
@@ -89,6 +113,10 @@ class UntrustedProjectError(LightgenError):
 
 class VerificationError(LightgenError):
     """What the template produced is not fit to be written."""
+
+
+class UnsoundError(VerificationError):
+    """`doctor` found a problem."""
 
 
 class WriteError(LightgenError):
