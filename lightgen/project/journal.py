@@ -12,17 +12,25 @@ final.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lightgen import console
-from lightgen.errors import ProjectStateError, UntrustedProjectError, WriteError
-from lightgen.project.tree import FileTree, sha256
+from lightgen.errors import (
+    ConflictError,
+    LightgenError,
+    ProjectStateError,
+    UntrustedProjectError,
+    WriteError,
+    listing,
+)
+from lightgen.project.tree import FileTree, sha256, stays_inside
 from lightgen.project.write import (
     fill_folder,
     locked,
@@ -34,7 +42,7 @@ from lightgen.project.write import (
 
 JOURNAL_FOLDER = ".lightgen-journal"
 _UNDO = "undo.json"
-_OLD_SUFFIX = ".before-lightgen"
+OLD_SUFFIX = ".before-lightgen"
 
 
 def write_files(root: Path, tree: FileTree) -> None:
@@ -52,35 +60,91 @@ def write_files(root: Path, tree: FileTree) -> None:
         write_folder(root, tree)
 
 
-def replace_files(root: Path, tree: FileTree) -> None:
+def replace_files(
+    root: Path,
+    tree: FileTree,
+    removed: Iterable[str] = (),
+    seen: Mapping[str, bytes | None] | None = None,
+) -> None:
     """Write all files of `tree` into the existing folder `root`, or none.
 
-    Files that are not in `tree` are not touched.
+    Args:
+        root: The folder.
+        tree: What to write; other files are not touched.
+        removed: Paths of files to take away in the same step. Folders that this leaves
+            empty go with them.
+        seen: Content of the files that the decision to write rests on, None for a file
+            that was not there.
 
     Raises:
         WriteError: If the operating system refuses; every file is as it was.
-        ConflictError: If another process is writing to `root`.
+        ConflictError: If another process is writing to `root`, or a file is no longer
+            as it was seen.
     """
     recover(root)
-    if not tree:
+    gone = [path for path in removed if os.path.lexists(root / path)]
+    if not tree and not gone:
         return
     journal = root / JOURNAL_FOLDER
     try:
         journal.mkdir()
         with locked(journal):
             try:
-                _prepare(root, journal, tree)
+                _check_unchanged(root, seen or {})
+                _prepare(root, journal, tree, gone)
                 for path in tree:
                     (root / path).parent.mkdir(parents=True, exist_ok=True)
                     (journal / "new" / path).replace(root / path)
-                _sync_folders_of(root, tree)
+                for path in gone:
+                    (root / path).unlink()
+                _sync_folders_of(root, [*tree, *gone])
                 (journal / _UNDO).unlink()
             except BaseException:
                 _undo(root, journal)
                 raise
             shutil.rmtree(journal, ignore_errors=True)
+            _remove_emptied(root, gone)
     except OSError as error:
         raise refused(error, root) from error
+
+
+def read_file(root: Path, path: str) -> bytes | None:
+    """Return a file's content, None if there is no such file."""
+    file = root / path
+    return file.read_bytes() if file.is_file() else None
+
+
+def unfinished(root: Path) -> list[str]:
+    """Return the files that an interrupted or running write would change."""
+    try:
+        return [change["path"] for change in _read_undo(root)["changes"]]
+    except LightgenError:
+        return []
+
+
+def is_behind_a_link(root: Path, path: str) -> bool:
+    """Tell whether a folder on the way from `root` to a path is a link."""
+    folders = PurePosixPath(path).parents
+    return any((root / folder).is_symlink() for folder in list(folders)[:-1])
+
+
+def _check_unchanged(root: Path, seen: Mapping[str, bytes | None]) -> None:
+    changed = [path for path, was in seen.items() if read_file(root, path) != was]
+    if changed:
+        raise ConflictError(
+            f"{listing(sorted(changed))} changed while the command ran",
+            where=str(root),
+            accepted="files that stay as they are until the command ends",
+            todo="nothing was written; try again",
+        )
+
+
+def _remove_emptied(root: Path, gone: Iterable[str]) -> None:
+    """Remove the folders that hold nothing any more; whatever stays does no harm."""
+    for path in gone:
+        for folder in list(PurePosixPath(path).parents)[:-1]:
+            with contextlib.suppress(OSError):
+                (root / folder).rmdir()
 
 
 def recover(root: Path) -> None:
@@ -117,7 +181,7 @@ def _check_journal(journal: Path) -> None:
         )
 
 
-def _prepare(root: Path, journal: Path, tree: FileTree) -> None:
+def _prepare(root: Path, journal: Path, tree: FileTree, gone: list[str]) -> None:
     """Put new files, old files and the undo list on the disk, in that order."""
     fill_folder(journal / "new", tree)
     changes = []
@@ -134,6 +198,11 @@ def _prepare(root: Path, journal: Path, tree: FileTree) -> None:
         changes.append(
             {"path": path, "new": sha256(file.content), "replaces": replaces}
         )
+    for path in gone:
+        backup = journal / "old" / path
+        backup.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / path, backup, follow_symlinks=False)
+        changes.append({"path": path, "new": None, "replaces": True})
     undo = {"changes": changes, "folders": _missing_folders(root, tree)}
     draft = journal / f"{_UNDO}.draft"
     draft.write_text(json.dumps(undo), encoding="utf-8")
@@ -160,7 +229,7 @@ def _undo(root: Path, journal: Path) -> None:
     May be interrupted and called again: a restored file no longer has its new content.
     """
     try:
-        undo = _read_undo(root, journal)
+        undo = _read_undo(root)
         for change in reversed(undo["changes"]):
             _undo_change(root, journal, change)
         for folder in undo["folders"]:
@@ -186,26 +255,26 @@ def _undo_change(root: Path, journal: Path, change: dict[str, Any]) -> None:
         if ours or not (path.is_symlink() or path.exists()):
             backup.replace(path)
         elif _content_hash(path) != _content_hash(backup):
-            kept = path.with_name(path.name + _OLD_SUFFIX)
+            kept = path.with_name(path.name + OLD_SUFFIX)
             backup.replace(kept)
             console.say(f"note: {path} changed since; the old text is in {kept.name}")
     elif ours and not change["replaces"]:
         path.unlink()
 
 
-def _read_undo(root: Path, journal: Path) -> dict[str, Any]:
+def _read_undo(root: Path) -> dict[str, Any]:
     """Read the undo list; an absent one means that nothing was changed yet."""
-    path = journal / _UNDO
+    path = root / JOURNAL_FOLDER / _UNDO
     if not path.exists():
         return {"changes": [], "folders": []}
     try:
         undo: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         names = [change["path"] for change in undo["changes"]] + undo["folders"]
-        for name in map(PurePosixPath, names):
-            if name.is_absolute() or ".." in name.parts:
+        for name in names:
+            if not stays_inside(name):
                 raise ValueError(f"`{name}` leaves the project")
-            for place in (root / name, journal / "old" / name):
-                if _is_behind_a_link(root, place):
+            for place in (name, f"{JOURNAL_FOLDER}/old/{name}"):
+                if is_behind_a_link(root, place):
                     raise ValueError(f"a link leads `{name}` out of the project")
     except (ValueError, KeyError, TypeError) as error:
         raise ProjectStateError(
@@ -215,11 +284,6 @@ def _read_undo(root: Path, journal: Path) -> dict[str, Any]:
             todo=f"compare `{JOURNAL_FOLDER}/old` with the project, then delete it",
         ) from error
     return undo
-
-
-def _is_behind_a_link(root: Path, path: Path) -> bool:
-    folders = path.relative_to(root).parents
-    return any((root / folder).is_symlink() for folder in list(folders)[:-1])
 
 
 def _content_hash(path: Path) -> str | None:

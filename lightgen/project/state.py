@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightgen import __version__
 from lightgen.errors import ProjectStateError
-from lightgen.project.tree import FileTree, TreeFile, sha256
+from lightgen.project.tree import FileTree, TreeFile, sha256, stays_inside
 
 STATE_FOLDER = ".lightgen"
 STATE_PATH = f"{STATE_FOLDER}/state.json"
@@ -60,6 +61,15 @@ class ProjectState:
     schema: int = SCHEMA_VERSION
 
 
+NO_TEMPLATE = TemplateRecord(id="", version="", digest="", source="none")
+"""The record of a project that no template made."""
+
+
+def plain_state() -> ProjectState:
+    """Return the state of a folder that lightgen did not make and now works in."""
+    return ProjectState(__version__, "", NO_TEMPLATE, answers={}, files={})
+
+
 def pristine_hashes(tree: FileTree) -> dict[str, str]:
     """Return the SHA-256 of each file, as `ProjectState.files` wants it."""
     return {path: sha256(file.content) for path, file in tree.items()}
@@ -67,11 +77,21 @@ def pristine_hashes(tree: FileTree) -> dict[str, str]:
 
 def state_files(state: ProjectState, tree: FileTree) -> FileTree:
     """Build the files of `.lightgen/` for a project with the files of `tree`."""
-    text = json.dumps(asdict(state), indent=2, sort_keys=True, default=str)
-    files = {STATE_PATH: TreeFile(f"{text}\n".encode())}
+    files = {STATE_PATH: TreeFile(state_json(state))}
     for path, file in tree.items():
-        files[f"{STATE_FOLDER}/base/{path}.base"] = TreeFile(file.content)
+        files[base_path(path)] = TreeFile(file.content)
     return files
+
+
+def base_path(path: str) -> str:
+    """Return where the pristine text of a file is."""
+    return f"{STATE_FOLDER}/base/{path}.base"
+
+
+def state_json(state: ProjectState) -> bytes:
+    """Return the content of `state.json`."""
+    text = json.dumps(asdict(state), indent=2, sort_keys=True, default=str)
+    return f"{text}\n".encode()
 
 
 def read_state(root: Path) -> ProjectState:
@@ -82,7 +102,9 @@ def read_state(root: Path) -> ProjectState:
     """
     path = root / STATE_PATH
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _refuse_conflict_markers(text, path)
+        record = json.loads(text)
         schema = record["schema"]
         if schema != SCHEMA_VERSION:
             raise ProjectStateError(
@@ -92,7 +114,9 @@ def read_state(root: Path) -> ProjectState:
                 todo="install the version of lightgen named in `generator` there",
             )
         template = TemplateRecord(**record.pop("template"))
-        return ProjectState(template=template, **record)
+        state = ProjectState(template=template, **record)
+        _check_contents(state)
+        return state
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ProjectStateError(
             f"the project's records cannot be read: {error}",
@@ -100,3 +124,29 @@ def read_state(root: Path) -> ProjectState:
             accepted="the file as `lightgen new` wrote it",
             todo=f"restore `{STATE_PATH}` from version control",
         ) from error
+
+
+def _refuse_conflict_markers(text: str, path: Path) -> None:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("<<<<<<< "):
+            raise ProjectStateError(
+                "the project's records hold both sides of an unfinished merge",
+                where=f"{path}:{number}",
+                accepted="one side of it",
+                todo=f"git checkout --ours {STATE_PATH}, or --theirs: whichever side "
+                "you also keep the module and `.lightgen/base` of",
+            )
+
+
+def _check_contents(state: ProjectState) -> None:
+    """Refuse records that later code would stumble over, or leave the project by."""
+    for name in ("answers", "files", "blocks"):
+        if not isinstance(getattr(state, name), dict):
+            raise TypeError(f"`{name}` is no object")
+    for key, block in state.blocks.items():
+        if not isinstance(block, dict):
+            raise TypeError(f"the block `{key}` is no object")
+    paths = [*state.files, *(b["file"] for b in state.blocks.values() if "file" in b)]
+    for path in paths:
+        if not isinstance(path, str) or not stays_inside(path):
+            raise ValueError(f"{path!r} leads out of the project")

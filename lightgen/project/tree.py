@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lightgen.errors import VerificationError
 
@@ -46,6 +46,12 @@ def read_tree(folder: Path) -> FileTree:
                 todo="replace it by a copy of what it points to",
             )
     return tree
+
+
+def stays_inside(path: str) -> bool:
+    """Tell whether a path from a record leads to a place below the record's folder."""
+    pure = PurePosixPath(path)
+    return bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts
 
 
 def sha256(content: bytes) -> str:

@@ -1,13 +1,7 @@
-"""Writing a project, killed or refused by the system at every single step.
-
-A child process is forked for each step. An audit hook in it sees every file operation
-below its folder before it happens (syncs are counted through a wrapper) and kills the
-process, or raises an error, at the chosen one.
-"""
+"""Writing a project, killed or refused by the system at every single step."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -16,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from striking import FAULTS, run_driver
 
 import lightgen
 from lightgen.project.journal import recover, write_files
@@ -25,58 +20,22 @@ if sys.platform == "win32":
     pytest.skip("needs fork and SIGKILL", allow_module_level=True)
 
 DRIVER = """
-import json, os, signal, sys
+import os, sys
 from pathlib import Path
 
-from lightgen.errors import LightgenError
 from lightgen.project.journal import recover, write_files
 from lightgen.project.tree import TreeFile
+from striking import Fault, strike_everywhere
 
 NEW = {
     "a.txt": TreeFile(b"new a"),
     "deep/er/b.txt": TreeFile(b"new b"),
     "bin/run": TreeFile(b"#!", executable=True),
 }
-CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.utime"}
-NEEDS_ROOM = {"open", "os.mkdir", "sync"}
+work, layout, kind, inner = Path(sys.argv[1]), *sys.argv[2:]
 
 
-class Fault:
-    # Strikes at operation number `at` below `folder`.
-
-    def __init__(self, folder, at, kind):
-        self.folder, self.at, self.kind, self.count = str(folder), at, kind, 0
-        fsync = os.fsync
-
-        def synced(descriptor):
-            self.see("sync", ())
-            fsync(descriptor)
-
-        os.fsync = synced
-        sys.addaudithook(self.hook)
-
-    def hook(self, event, arguments):
-        writes = event == "open" and arguments[2] and arguments[2] & (
-            os.O_WRONLY | os.O_RDWR | os.O_CREAT
-        )
-        if writes or event in CHANGES:
-            paths = [str(x) for x in arguments if isinstance(x, (str, os.PathLike))]
-            # Removing a whole tree names its entries relative to open folders.
-            if any(p.startswith(self.folder) or not os.path.isabs(p) for p in paths):
-                self.see(event, paths)
-
-    def see(self, event, paths):
-        self.count += 1
-        if self.kind == "kill" and self.count == self.at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        full = self.kind == "full" and self.count >= self.at and event in NEEDS_ROOM
-        once = self.kind.isdigit() and self.count == self.at
-        if full or once:
-            code = 28 if full else int(self.kind)
-            raise OSError(code, os.strerror(code), paths[0] if paths else None)
-
-
-def before(folder, layout):
+def prepare(folder):
     folder.mkdir()
     root = folder / "project"
     if layout == "empty":
@@ -86,61 +45,26 @@ def before(folder, layout):
         (root / "a.txt").write_text("old a")
         (root / "mine.txt").write_text("mine")
         (root / "link").symlink_to("mine.txt")
+    if layout == "interrupted":
+        # Leave the journal of a write that was killed with some files replaced.
+        if os.fork() == 0:
+            Fault(root, int(inner), "kill")
+            write_files(root, NEW)
+            os._exit(0)
+        os.wait()
     return root
 
 
-def write(root, layout):
+def act(root):
     if layout == "interrupted":
         recover(root)
     else:
         write_files(root, NEW)
 
 
-def child(root, layout, at, kind):
-    if layout == "interrupted":
-        # Leave the journal of a write that was killed with some files replaced.
-        if os.fork() == 0:
-            Fault(root, int(sys.argv[4]), "kill")
-            write_files(root, NEW)
-            os._exit(0)
-        os.wait()
-    fault = Fault(root.parent, at, kind)
-    try:
-        write(root, layout)
-        outcome = "done"
-    except LightgenError as error:
-        outcome = type(error).__name__
-    fault.at = sys.maxsize
-    reached = fault.count >= at
-    (root.parent.parent / f"outcome-{at}").write_text(json.dumps([outcome, reached]))
-
-
-def main():
-    work, layout, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-    sys.stderr = open(os.devnull, "w") if kind == "kill" else sys.stderr
-    at = 0
-    reached = True
-    while reached:
-        at += 1
-        root = before(work / str(at), layout)
-        pid = os.fork()
-        if pid == 0:
-            try:
-                child(root, layout, at, kind)
-            except BaseException:
-                import traceback
-                traceback.print_exc()
-                os._exit(70)
-            os._exit(0)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if status == 0:
-            outcome, reached = json.loads((work / f"outcome-{at}").read_text())
-        elif status != -signal.SIGKILL or kind != "kill":
-            raise SystemExit(f"step {at} ended with {status}")
-    print(at - 1)
-
-
-main()
+if kind == "kill":
+    sys.stderr = open(os.devnull, "w")
+print(strike_everywhere(work, kind, prepare, act))
 """
 
 OLD = {
@@ -159,7 +83,6 @@ NEW = {
 }
 BEFORE = {"missing": None, "empty": {}, "existing": OLD}
 AFTER = {"missing": NEW, "empty": NEW, "existing": OLD | NEW}
-FAULTS = ["full", str(errno.ENOSPC), str(errno.EACCES), str(errno.EIO)]
 
 
 def tree(root: Path) -> dict[str, str] | None:
@@ -177,21 +100,6 @@ def tree(root: Path) -> dict[str, str] | None:
     return found
 
 
-def run_driver(work: Path, layout: str, kind: str, inner: int = 0) -> int:
-    """Strike at every step in turn; return how many steps there were."""
-    work.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(work), layout, kind, str(inner)],
-        env=os.environ | {"PYTHONPATH": str(Path(lightgen.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
-
-
 def rerun(root: Path, layout: str) -> None:
     """Do what the user's next command does."""
     files = {
@@ -206,7 +114,7 @@ def rerun(root: Path, layout: str) -> None:
 
 def test_kill_leaves_nothing_or_everything(tmp_path: Path) -> None:
     layout = "missing"
-    steps = run_driver(tmp_path / "work", layout, "kill")
+    steps = run_driver(DRIVER, tmp_path / "work", layout, "kill", "0")
     assert steps > 10
     seen = []
     for step in range(1, steps + 1):
@@ -225,7 +133,7 @@ def test_kill_leaves_nothing_or_everything(tmp_path: Path) -> None:
 def test_kill_in_an_existing_folder_is_undone_or_final(
     layout: str, tmp_path: Path
 ) -> None:
-    steps = run_driver(tmp_path / "work", layout, "kill")
+    steps = run_driver(DRIVER, tmp_path / "work", layout, "kill", "0")
     assert steps > 15
     seen = []
     for step in range(1, steps + 1):
@@ -242,11 +150,11 @@ def test_kill_in_an_existing_folder_is_undone_or_final(
 
 
 def test_kill_while_undoing_is_undone_later(tmp_path: Path) -> None:
-    total = run_driver(tmp_path / "steps", "existing", "kill")
+    total = run_driver(DRIVER, tmp_path / "steps", "existing", "kill", "0")
     longest = 0
     for inner in range(total // 2, total + 1, 2):
         work = tmp_path / f"work-{inner}"
-        steps = run_driver(work, "interrupted", "kill", inner)
+        steps = run_driver(DRIVER, work, "interrupted", "kill", str(inner))
         longest = max(longest, steps)
         for step in range(1, steps + 1):
             root = work / str(step) / "project"
@@ -261,7 +169,7 @@ def test_refusal_leaves_nothing_or_everything(
     layout: str, fault: str, tmp_path: Path
 ) -> None:
     work = tmp_path / "work"
-    steps = run_driver(work, layout, fault)
+    steps = run_driver(DRIVER, work, layout, fault, "0")
     assert steps > 10
     refused = 0
     for step in range(1, steps + 1):
