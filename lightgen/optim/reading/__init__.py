@@ -1,0 +1,1 @@
+"""From a hand-written `configure_optimizers` to a specification, by its syntax alone."""

@@ -1,0 +1,27 @@
+import lightgen_runtime as L
+import torch
+from torch import nn
+
+
+class Net(L.LightningModule):
+    def __init__(self, lr=0.1):
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.generator = nn.Linear(3, 3)
+        self.discriminator = nn.Linear(3, 1)
+
+    def training_step(self, batch, batch_idx):
+        opt_g, opt_d = self.optimizers()
+        loss = self.discriminator(self.generator(batch)).mean()
+        self.manual_backward(loss)
+        opt_g.step()
+        opt_d.step()
+
+    def configure_optimizers(self):
+        gen = torch.optim.Adam(self.generator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+        disc = torch.optim.SGD(self.discriminator.parameters(), lr=1e-2)
+        return [
+            {"optimizer": gen},
+            {"optimizer": disc, "lr_scheduler": torch.optim.lr_scheduler.StepLR(disc, 5)},
+        ]

@@ -1,0 +1,22 @@
+import lightgen_runtime as L
+import torch
+from torch import nn
+
+
+class Net(L.LightningModule):
+    def __init__(self, lr=0.1):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+        self.head = nn.Linear(3, 2)
+        self.lr = lr
+
+    def training_step(self, batch, batch_idx):
+        loss = self.head(self.backbone(batch)).pow(2).mean()
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.head(self.backbone(batch)).pow(2).mean())
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=self.lr)  # refused: `self.lr` is no hyperparameter

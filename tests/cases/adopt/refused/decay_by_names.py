@@ -1,0 +1,28 @@
+import lightgen_runtime as L
+import torch
+from torch import nn
+
+
+class Net(L.LightningModule):
+    def __init__(self, lr=0.1):
+        super().__init__()
+        self.save_hyperparameters()
+        self.backbone = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+        self.head = nn.Linear(3, 2)
+
+    def training_step(self, batch, batch_idx):
+        loss = self.head(self.backbone(batch)).pow(2).mean()
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.head(self.backbone(batch)).pow(2).mean())
+
+    def configure_optimizers(self):
+        decayed = [p for n, p in self.named_parameters() if not n.endswith("bias")]  # refused: is no part of the module
+        spared = [p for n, p in self.named_parameters() if n.endswith("bias")]
+        groups = [
+            {"params": decayed, "weight_decay": 0.01},
+            {"params": spared, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.hparams.lr)

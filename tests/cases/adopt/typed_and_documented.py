@@ -1,0 +1,36 @@
+import lightgen_runtime as L
+import torch
+from torch import nn
+
+
+class Net(L.LightningModule):
+    def __init__(self, lr=0.1):
+        super().__init__()
+        self.save_hyperparameters()
+        self.backbone = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+        self.head = nn.Linear(3, 2)
+
+    def training_step(self, batch, batch_idx):
+        loss = self.head(self.backbone(batch)).pow(2).mean()
+        self.log("train_loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.head(self.backbone(batch)).pow(2).mean())
+
+    @torch.no_grad()
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW, and nothing else.
+
+        Chosen by a sweep.
+        """
+        # The paper has 0.05, which is too much here.
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            self.parameters(),
+            lr=self.hparams.lr,  # see the config
+            # no decay at all
+            weight_decay=0.0,
+        )
+
+        # That is all.
+        return optimizer
