@@ -1,8 +1,8 @@
 """The command-line program: its verbs, and the exit code of each error.
 
 0 done, 1 the system refused, 2 usage, 3 conflict, 4 untrusted template or project, 5
-verification failed. An error that is neither of our family nor the system's is a defect
-of ours and keeps its traceback.
+verification failed or `doctor` found a problem, 6 out of date (`--check`). An error that
+is neither of our family nor the system's is a defect of ours and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -13,10 +13,22 @@ from typing import Annotated, NoReturn
 import typer
 
 from lightgen import __version__, console
-from lightgen.commands import new, run, templates
+from lightgen.commands import (
+    adopt,
+    doctor,
+    history,
+    lr,
+    new,
+    optimizers,
+    regen,
+    run,
+    status,
+    templates,
+)
 from lightgen.errors import (
     ConflictError,
     LightgenError,
+    OutOfDateError,
     UntrustedProjectError,
     UntrustedTemplateError,
     UsageError,
@@ -31,6 +43,7 @@ EXIT_CODES: dict[type[LightgenError], int] = {
     UntrustedTemplateError: 4,
     UntrustedProjectError: 4,
     VerificationError: 5,
+    OutOfDateError: 6,
 }
 
 # Without rich, `--help` is ready in half the time.
@@ -64,7 +77,17 @@ def _program(
     """Write PyTorch training projects, and run them."""
 
 
+_regen_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+_regen_app.command("optimizer")(regen.regen_optimizer)
 app.command("new")(new.new)
+app.add_typer(_regen_app, name="regen", help="Write a block anew, keeping edits.")
+app.command("adopt")(adopt.adopt_module)
+app.command("lr", context_settings=run.PASS_THROUGH)(lr.lr)
+app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
+app.command("undo")(history.undo)
+app.command("redo")(history.redo)
+app.command("optimizers")(optimizers.optimizers)
 _templates_app.command("list")(templates.list_templates)
 _templates_app.command("show")(templates.show_template)
 _templates_app.command("export")(templates.export_template)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lightgen import __version__, console
+from lightgen.blocks.optimizer import change_generated, find_generated
+from lightgen.commands.optimizer_flags import with_optimizer_options
+from lightgen.errors import UsageError
+from lightgen.optim.options import OptimizerOptions
 from lightgen.project import git, journal, plan
+from lightgen.project.history import typed_command, write_command
 from lightgen.project.names import check_name
 from lightgen.project.paths import shortest, writable_folder
 from lightgen.project.state import (
     STATE_FOLDER,
+    STATE_PATH,
     ProjectState,
     pristine_hashes,
     state_files,
@@ -79,8 +86,10 @@ Force = Annotated[
 ]
 
 
+@with_optimizer_options
 def new(
     name: Name,
+    options: OptimizerOptions,
     template: Template = DEFAULT_TEMPLATE,
     data: Data = None,
     output_dir: OutputDir = Path(),
@@ -107,11 +116,11 @@ def new(
     wants_git = git.decide(parent, use_git, fresh=fresh)
 
     interactive = not (defaults or as_json) and console.is_interactive()
-    project = _prepare(root, template, data or [], interactive=interactive)
+    project = _prepare(root, template, data or [], options, interactive=interactive)
 
     has_git = False
     if not dry_run:
-        journal.write_files(root, _new_files(project))
+        _write(root, _new_files(project))
         has_git = wants_git and _start_repository(root)
     text = plan.contents_diff(root, project.tree, _shown(project)) if diff else ""
     if as_json:
@@ -124,7 +133,12 @@ def new(
 
 
 def _prepare(
-    root: Path, reference: str, pairs: list[str], *, interactive: bool
+    root: Path,
+    reference: str,
+    pairs: list[str],
+    options: OptimizerOptions,
+    *,
+    interactive: bool,
 ) -> _Project:
     """Do everything that can fail before anything is written."""
     data = parse_data(pairs)
@@ -134,15 +148,41 @@ def _prepare(
         rendered = render(template, root.name, data, interactive=interactive)
     verify_tree(rendered.tree)
     tree = format_python(rendered.tree)
+    tree, blocks = _with_optimizer(tree, template.config.optimizer_spec, options)
     state = ProjectState(
         generator=__version__,
         package=root.name,
         template=template.record,
         answers=rendered.answers,
         files=pristine_hashes(tree),
+        blocks=blocks,
     )
     tree |= state_files(state, tree)
     return _Project(root, state, tree, plan.plan_changes(root, tree))
+
+
+def _with_optimizer(
+    tree: FileTree, record: Mapping[str, Any] | None, options: OptimizerOptions
+) -> tuple[FileTree, dict[str, Any]]:
+    """Give the template's optimizer block the options asked for.
+
+    Returns:
+        The files, and the records of their blocks.
+    """
+    block = find_generated(tree, record) if record is not None else None
+    if block is None:
+        if options.given:
+            raise UsageError(
+                "the template has no optimizer block that options could change",
+                where="option --template",
+                accepted="a template with an `optimizer_spec`, such as `vision`",
+                todo="leave the optimizer options out, then adopt the method: "
+                "lightgen adopt PATH:CLASS",
+            )
+        return tree, {}
+    if options.given:
+        tree, block = change_generated(tree, block, options)
+    return tree, {block.key: block.record()}
 
 
 def _new_files(project: _Project) -> FileTree:
@@ -151,6 +191,14 @@ def _new_files(project: _Project) -> FileTree:
         for change in project.changes
         if change.action != "keep"
     }
+
+
+def _write(root: Path, tree: FileTree) -> None:
+    """Write the project; over another one, as a command that can be undone."""
+    if (root / STATE_PATH).is_file():
+        write_command(root, typed_command(), tree)
+    else:
+        journal.write_files(root, tree)
 
 
 def _start_repository(root: Path) -> bool:

@@ -64,6 +64,13 @@ class TemplateConfig:
         return self._hidden_default("template_version")
 
     @property
+    def optimizer_spec(self) -> Mapping[str, Any] | None:
+        """What the optimizer block was generated from; None without one."""
+        question = self.questions.get("optimizer_spec")
+        default = question.default if question and question.hidden else None
+        return default if isinstance(default, Mapping) else None
+
+    @property
     def askable(self) -> dict[str, Question]:
         """The questions that a user may answer; the package is the project's NAME."""
         return {

@@ -27,7 +27,7 @@ RUNTIME_LAYERS = [
     {"utilities"},
     {"io"},  # files and plain dictionaries; `load_from_checkpoint` reads them
     {"core"},
-    {"precision", "accelerators", "loggers", "profilers"},
+    {"precision", "accelerators", "loggers", "profilers", "optim"},
     {"strategies"},  # puts a precision, devices and checkpoint writing together
     {"callbacks"},
     {"loops"},
@@ -41,7 +41,8 @@ LIGHTGEN_LAYERS = [
     {"", "errors"},
     {"console"},
     {"project"},
-    {"rendering"},
+    {"rendering", "optim", "regen"},
+    {"blocks"},
     {"commands"},
     {"cli"},
     {"__main__"},

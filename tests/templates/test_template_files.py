@@ -11,7 +11,14 @@ import black
 import pytest
 import yaml
 
-from lightgen.rendering.bundled import bundled_names, bundled_root
+from lightgen.optim.emit import emit
+from lightgen.optim.spec import from_record
+from lightgen.rendering.bundled import (
+    bundled_config,
+    bundled_files,
+    bundled_names,
+    bundled_root,
+)
 from lightgen.rendering.template import read_config
 
 if sys.version_info >= (3, 11):
@@ -211,3 +218,15 @@ def test_questions_explain_themselves(template: str) -> None:
         assert question.help, question.name
         assert question.default is not None, question.name
         assert "{" not in str(question.default), question.name
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_optimizer_block_is_what_its_specification_generates(name: str) -> None:
+    record = bundled_config(name).optimizer_spec
+    assert record is not None
+    (module,) = [
+        file.content.decode()
+        for path, file in bundled_files(name).items()
+        if path.endswith("/module.py.jinja")
+    ]
+    assert emit(from_record(record)).text in module

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
-from command_line import MINI_FILES, SHARED_FILES, Cli, Result, put_files
+from command_line import (
+    MINI_FILES,
+    SHARED_FILES,
+    Cli,
+    Result,
+    put_files,
+    run_process,
+)
 
 from lightgen import cli
 from lightgen.rendering import bundled
@@ -67,3 +75,20 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return Result(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of the vision template, to be copied."""
+    folder = tmp_path_factory.mktemp("generated")
+    done = run_process("new", "mymodel", "--defaults", "--no-git", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "mymodel"
+
+
+@pytest.fixture
+def project(generated: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of the vision template, and the folder that commands run in."""
+    shutil.copytree(generated, work / "mymodel")
+    monkeypatch.chdir(work / "mymodel")
+    return work / "mymodel"

@@ -1,0 +1,1 @@
+"""What can be regenerated in a project, block by block."""
