@@ -11,7 +11,7 @@ DEMO := $(shell name=demo; number=1; \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check fmt lint types golden bench constraints clean
+.PHONY: help setup demo test check fmt lint types golden soak bench constraints clean
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -52,6 +52,12 @@ types: .venv/.installed ## mypy, strict, over both packages
 golden: .venv/.installed ## write golden files and docs/compat again and show what changed
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/contract/test_public_names.py
 	git --no-pager diff --stat --patch -- tests/golden docs/compat.md docs/compat
+
+soak: .venv/.installed ## the drawn tests, many times longer: about an hour
+	SOAK_SEEDS=1000:4000 $(BIN)/python -m pytest -n $(WORKERS) --timeout 3000 \
+	    tests/contract/test_random_runs.py
+	LIGHTGEN_CORPUS=60000 LIGHTGEN_MUTANTS=20000 \
+	    $(BIN)/python -m pytest -n $(WORKERS) --timeout 3000 tests/unit/regen
 
 bench: .venv/.installed ## start-up, step times beside the peers, memory: writes docs/benchmarks.md
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"

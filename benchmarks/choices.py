@@ -130,6 +130,32 @@ def windows(steps: int, rounds: int) -> Comparison:
     return per_item(title, ways, steps, rounds)
 
 
+def copies(steps: int, rounds: int) -> Comparison:
+    """Time steps of a wide layer whose batches come from pinned memory, on CUDA."""
+    from lightgen_runtime.loops.copy_stream import CopyStream
+    from lightgen_runtime.utilities.move_data import move_data_to_device
+
+    device = torch.device("cuda")
+    layer = nn.Linear(4096, 4096, device=device)
+    batch = torch.randn(4096, 4096).pin_memory()
+
+    def seconds(copy: Callable[[torch.Tensor, int], torch.Tensor]) -> float:
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(steps):
+            layer(copy(batch, 0)).sum().backward()
+        torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    ways = {
+        "copied before its step": partial(
+            seconds, lambda batch, _: move_data_to_device(batch, device)
+        ),
+        "copied beside the step before": partial(seconds, CopyStream(device)),
+    }
+    return per_item("step on a batch of 64 MiB, on CUDA", ways, steps, rounds)
+
+
 def per_item(
     title: str, ways: dict[str, Callable[[], float]], items: int, rounds: int
 ) -> Comparison:
@@ -176,6 +202,8 @@ def measure(quick: bool, show: Callable[[Comparison], None] | None = None) -> An
             fetches(steps, rounds),
             windows(steps, rounds),
         ]
+        if torch.cuda.is_available():
+            single.append(copies(steps, rounds))
         whole = whole_runs(quick)
     for comparison in single + whole if show is not None else ():
         show(comparison)

@@ -18,6 +18,8 @@ from lightgen_runtime.core.hooks import HOOKS
 
 FOLDER = Path(__file__).parent / "public_surface"
 VERBS = ["", "new", "train", "validate", "test", "predict"]
+VERBS += ["regen", "regen optimizer", "adopt", "optimizers", "lr"]
+VERBS += ["status", "doctor", "undo", "redo"]
 VERBS += [f"templates {verb}".strip() for verb in ("", "list", "show", "export")]
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import (
 
 from lightgen_runtime.core.data_hooks import DataHooks
 from lightgen_runtime.core.hooks import is_overridden
+from lightgen_runtime.loops.copy_stream import CopyStream
 from lightgen_runtime.loops.feed import Feed, Transfer, loaders_of
 from lightgen_runtime.loops.share import (
     evaluation_share,
@@ -275,6 +276,8 @@ class DataSource:
         if not owners:
             if device.type == "cpu":
                 return None
+            if device.type == "cuda":
+                return CopyStream(device)
             return lambda batch, _: move_data_to_device(batch, device)
         before, move, after = (
             owners.get(hook, self._module) for hook in _TRANSFER_HOOKS
