@@ -43,7 +43,7 @@ def _is_pinned(batch: Any) -> bool:
         return batch.is_pinned()
     if type(batch) is dict:
         return all(map(_is_pinned, batch.values()))
-    if isinstance(batch, (list, tuple)):
+    if isinstance(batch, (list, tuple)) and not hasattr(batch, "to"):
         return all(map(_is_pinned, batch))
     return batch is None or isinstance(batch, (str, bytes, int, float))
 

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lightgen_runtime.loops.outputs import StepFn, bound_training_step
+from lightgen_runtime.loops.outputs import (
+    StepFn,
+    bound_training_step,
+    warn_of_no_loss,
+)
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
@@ -86,6 +90,7 @@ def losses_of(output: Any, names: list[str]) -> list[Tensor | None]:
         MisconfigurationException: A name is missing or unknown, or a loss is no tensor.
     """
     if output is None:
+        warn_of_no_loss()
         return [None] * len(names)
     expected = f"a mapping with a loss for each of the optimizers {names}"
     if not isinstance(output, Mapping):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightgen_runtime.loops.signature import positional
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
     from lightgen_runtime.loops.run import Run
@@ -34,6 +35,7 @@ def loss_of(output: Any) -> Tensor | None:
             "loss", nor None.
     """
     if output is None:
+        warn_of_no_loss()
         return None
     loss = output.get("loss") if isinstance(output, Mapping) else output
     if isinstance(loss, Tensor):
@@ -47,6 +49,14 @@ def loss_of(output: Any) -> Tensor | None:
         f"`training_step` returned {found}; in automatic optimization it returns the loss "
         'tensor, a mapping with the loss tensor under "loss", or None to skip the batch.'
         f"{_hint(output, loss)}"
+    )
+
+
+def warn_of_no_loss() -> None:
+    """Say, the first time, that a batch changes nothing."""
+    rank_zero_warn(
+        "`training_step` returned None: the batch is skipped. If it is to train, return "
+        "the loss; if not, ignore this."
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from small_runs import quiet, variant
 from torch import Tensor
+from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightgen_runtime.loops import copy_stream
@@ -74,7 +75,14 @@ class Container:
         return self
 
 
-@pytest.mark.parametrize("batch", [Container(), (torch.tensor(1.0), Container())])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        Container(),
+        (torch.tensor(1.0), Container()),
+        pack_sequence([torch.tensor([1.0])]),  # its lengths stay on the host
+    ],
+)
 def test_unknown_container_is_copied_before_its_step(
     device: Device, batch: Any
 ) -> None:

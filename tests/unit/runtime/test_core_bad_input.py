@@ -429,7 +429,7 @@ def test_device_index_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_trainer_without_any_limit_warns() -> None:
     trainer = quiet(max_epochs=None)
     module = variant(
-        training_step=lambda self, b: setattr(trainer, "should_stop", True)
+        on_train_batch_end=lambda *_: setattr(trainer, "should_stop", True)
     )
     with pytest.warns(UserWarning, match="neither max_epochs nor max_steps"):
         trainer.fit(module, loader())

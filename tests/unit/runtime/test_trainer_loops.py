@@ -94,7 +94,9 @@ def test_window_longer_than_the_epoch_steps_once_an_epoch() -> None:
 def test_none_loss_skips_the_backward_pass_only() -> None:
     module = variant(training_step=lambda self, batch, batch_idx: None)
     before = module.layer.weight.clone()
-    assert fitted(module).global_step == 4
+    with pytest.warns(UserWarning, match="returned None: the batch is skipped"):
+        trainer = fitted(module)
+    assert trainer.global_step == 4
     assert torch.equal(module.layer.weight, before)
 
 

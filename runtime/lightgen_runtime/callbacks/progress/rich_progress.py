@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lightgen_runtime.core.module import LightningModule
     from lightgen_runtime.trainer.trainer import Trainer
 
-REFRESH_INTERVAL_S = 0.1  # faster is not seen, and each drawing costs milliseconds
+REFRESH_INTERVAL_S = 0.2  # faster is hardly seen, and each drawing costs milliseconds
 
 
 @dataclass
@@ -98,11 +98,11 @@ class _Row:
 class RichProgressBar(ProgressBar):
     """Draw one moving line for training, and another while validation lasts.
 
-    Lines are drawn at most ten times a second, and only then are metrics read from the
+    Lines are drawn at most five times a second, and only then are metrics read from the
     device. They go to stderr.
 
     Args:
-        refresh_rate: Drawings a second, of which there are ten at most; 0 shows nothing.
+        refresh_rate: Drawings a second, of which there are five at most; 0 shows nothing.
         leave: Keep the line of each epoch rather than only the last one.
         theme: Styles of its parts.
         console_kwargs: Arguments for `rich.console.Console`.
