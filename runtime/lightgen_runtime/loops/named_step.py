@@ -27,7 +27,7 @@ def named_step(run: Run) -> StepFn:
     scope = run.scopes["training_step"]
     training_step = bound_training_step(run)
     names, optimizers = run.plan.names, run.plan.optimizers
-    clip, scaling = run.clipping, run.scaling
+    scaling = run.scaling
     _check_overrides(run)
     _check_disjoint(run)
 
@@ -58,8 +58,8 @@ def named_step(run: Run) -> StepFn:
                     scaling.unscale(optimizer)
             for optimizer in optimizers:
                 fire(hooks.on_before_optimizer_step, optimizer)
-                if clip is not None:
-                    clip(optimizer)
+                if run.clipping is not None:
+                    run.clipping(optimizer)
                 if scaling is None:
                     optimizer.step()
                 else:
