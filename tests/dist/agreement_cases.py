@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ from lightgen_runtime.callbacks import (
     LearningRateFinder,
     ModelCheckpoint,
 )
+from lightgen_runtime.loggers import CSVLogger
+from lightgen_runtime.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 from lightgen_runtime.strategies import DDPStrategy
 from lightgen_runtime.utilities.exceptions import (
     EmptyDataError,
@@ -250,3 +253,38 @@ def learning_rate_search(world: int) -> Any:
     data = DataLoader(numbered(50 * world), 2, shuffle=True)
     quiet(world, callbacks=[finder]).fit(module, data)
     return {"lr": module.lr, "weights": digest(module)}
+
+
+class Slow(TorchCheckpointIO):
+    """A disk that takes its time."""
+
+    def save_checkpoint(
+        self, checkpoint: Any, path: Any, storage_options: Any = None
+    ) -> None:
+        sleep(0.5)
+        super().save_checkpoint(checkpoint, path)
+
+
+@case
+def last_that_a_thread_wrote(world: int) -> Any:
+    """Asked for as soon as the fit is over, while rank 0 may still be writing."""
+    saver = ModelCheckpoint(f"thread_{world}", save_last=True)
+    trainer = quiet(
+        world,
+        enable_checkpointing=True,
+        callbacks=[saver],
+        plugins=AsyncCheckpointIO(Slow()),
+    )
+    data = DataLoader(numbered(8), 2)
+    trainer.fit(Net(), data)
+    trainer.max_epochs = 2
+    trainer.fit(Net(), data, ckpt_path="last")
+    return trainer.ckpt_path is not None
+
+
+@case
+def loggers_of_rank_zero_only(world: int) -> Any:
+    logger = CSVLogger("only") if quiet(world).global_rank == 0 else False
+    trainer = quiet(world, logger=logger)
+    trainer.fit(Net(), DataLoader(numbered(8), 2))
+    return trainer.global_step > 0

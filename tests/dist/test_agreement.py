@@ -125,3 +125,8 @@ def test_other_number_of_processes_goes_on_from_an_epochs_end(results: Run) -> N
     assert (trainer.current_epoch, trainer.global_step) == (2, 4 + 4)
     with pytest.raises(CheckpointMismatchError, match=r"by 2 process.* run has 1"):
         quiet(1, max_epochs=2).fit(Noisy(), data, ckpt_path=inside)
+
+
+@pytest.mark.parametrize("case", ["last_that_a_thread_wrote", "loggers_of_rank_zero_only"])
+def test_every_process_goes_on(case: str, results: Run) -> None:
+    assert [result[case] for result in results(2)] == [True, True]

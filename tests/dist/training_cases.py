@@ -254,13 +254,20 @@ class Silent(Net):
         return None
 
 
+class HalfSilent(Named):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return {**super().training_step(batch, batch_idx), "second": None}
+
+
 @case
 def loss_of_none(world: int) -> Any:
-    try:
-        fitted(world, Silent())
-    except MisconfigurationException as error:
-        return str(error)
-    return None
+    found = {}
+    for module in (Silent(), HalfSilent()):
+        try:
+            fitted(world, module)
+        except MisconfigurationException as error:
+            found[type(module).__name__] = str(error)
+    return found
 
 
 @case

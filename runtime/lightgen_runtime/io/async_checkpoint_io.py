@@ -14,7 +14,7 @@ from lightgen_runtime.io.checkpoint_io import (
     MapLocation,
     TorchCheckpointIO,
 )
-from lightgen_runtime.utilities.map_tensors import map_tensors
+from lightgen_runtime.utilities.map_parts import map_parts
 
 
 class AsyncCheckpointIO(CheckpointIO):
@@ -43,7 +43,7 @@ class AsyncCheckpointIO(CheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Copy `checkpoint`, and write it to `path` soon."""
-        copied = map_tensors(checkpoint, _copied)
+        copied = map_parts(checkpoint, Tensor, _copied)
         save = self.checkpoint_io.save_checkpoint
         self._soon(lambda: save(copied, path, storage_options=storage_options))
 

@@ -84,13 +84,13 @@ def evaluate(
         return []
     hooks, report, store = StageHooks(run, stage), run.report, run.stores[stage]
     progress = run.progress
-    run.trainer.enter_stage(
-        stage if not run.trainer.sanity_checking else "sanity_check"
-    )
+    sanity_checking = run.trainer.sanity_checking
+    if not sanity_checking:
+        run.trainer.enter_stage(stage)
     with _no_gradients(run, in_fit), hooks.eval_mode():
         run.parts.strategy.sync_buffers()
         store.reset()
-        inside_epoch = in_fit and not run.trainer.sanity_checking
+        inside_epoch = in_fit and not sanity_checking
         report.enter(store, between_batches=not inside_epoch)
         hooks.fire("start")
         hooks.fire("epoch_start")
@@ -101,7 +101,7 @@ def evaluate(
         hooks.fire("epoch_end")
         run.agree_on_epoch()
         results = _results(run, stage, len(feeds))
-        if not run.trainer.sanity_checking:
+        if not sanity_checking:
             report.send_epoch(progress.current_epoch, progress.batches_that_stepped)
             if in_fit:
                 progress.phase = VALIDATED
@@ -144,6 +144,7 @@ def _one_loader(
         _check_batch_hooks(before, 2)
         _check_batch_hooks(after, 3)
     fire = run.hooks.fire
+    sanity_checking = run.trainer.sanity_checking
     kind = "val" if stage == "validate" else stage
     iterator = run.measured_items(f"[_EvaluationLoop].{kind}_next", feed.open())
     report.between_batches = False
@@ -155,7 +156,7 @@ def _one_loader(
         output = step(batch, batch_idx, *number)
         if after is not None:
             fire(after, output, batch, batch_idx, *number)
-        if not run.trainer.sanity_checking:
+        if not sanity_checking:
             seen = run.progress.count_evaluated(stage, feed.dataloader_idx)
             if store.reports_steps:
                 report.send_step(None, seen)

@@ -54,8 +54,7 @@ def run_fit(run: Run) -> None:
     if (reason := _why_over(run)) is not None:
         rank_zero_info(f"`Trainer.fit` has nothing to do: {reason}")
         return
-    run.val_interval = _val_interval(run, feed)
-    run.val_clock = _val_clock(run)
+    _plan_validation(run, feed)
     step = choose_step(run)
     schedulers = SchedulerStepper(run)
     train_epoch = run.measured("run_training_epoch", _train_epoch)
@@ -91,7 +90,7 @@ def _train_epoch(
     # What callbacks may have changed at the epoch's start:
     run.parts.strategy.note_trainable()
     schedulers.select()
-    run.val_interval = _val_interval(run, feed)
+    _plan_validation(run, feed)
     accumulate = run.trainer.accumulate_grad_batches
     trains = not run.forward_only
     step = step if trains else manual_step(run)
@@ -156,7 +155,7 @@ def _reload_if_due(run: Run) -> None:
     if every and epoch % every == 0 and run.progress.phase == EPOCH_START:
         run.source.forget()
         run.progress.evaluated.clear()  # the axis of other loaders
-        run.val_interval = _val_interval(run, run.source.train())
+        _plan_validation(run, run.source.train())
 
 
 def _start_epoch(run: Run, feed: Feed, schedulers: SchedulerStepper) -> Iterator[Any]:
@@ -351,6 +350,18 @@ def _may_stop(run: Run) -> bool:
     return enough_epochs and enough_steps
 
 
+def _plan_validation(run: Run, feed: Feed) -> None:
+    """Find out when to validate, from the flags as they are now."""
+    run.val_interval = _val_interval(run, feed)
+    interval, clock = run.parts.val_check_interval, run.val_clock
+    if not run.validates or not isinstance(interval, timedelta):
+        run.val_clock = None
+    elif clock is None or clock.interval != interval:
+        run.val_clock = ValidationClock(
+            interval, run.parts.strategy, run.progress.total_batches
+        )
+
+
 def _val_interval(run: Run, feed: Feed) -> int | float:
     """Return after how many batches validation is due: infinity at the epoch's end."""
     interval, flag = run.parts.val_check_interval, "val_check_interval"
@@ -375,13 +386,6 @@ def _val_interval(run: Run, feed: Feed) -> int | float:
             "share of; use 1.0 or a whole number of batches"
         )
     return max(1, int(batches * interval))
-
-
-def _val_clock(run: Run) -> ValidationClock | None:
-    interval = run.parts.val_check_interval
-    if not run.validates or not isinstance(interval, timedelta):
-        return None
-    return ValidationClock(interval, run.parts.strategy, run.progress.total_batches)
 
 
 def _val_count(run: Run) -> int:

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from lightgen_runtime.loops.run import Run
 
 
+# Their gradients would be those of this process alone, and its weights others.
+_SKIPS_ONE = (
+    "`training_step` returned None as a loss, and there are several processes, which wait "
+    "for its gradients. Return a loss in every process, for example `0.0 * loss` to leave "
+    "this batch out."
+)
+
+
 def named_step(run: Run) -> StepFn:
     """Make the step for named optimizers; `global_step` counts it once."""
     hooks, context, progress = run.hooks, run.context, run.progress
@@ -31,7 +39,8 @@ def named_step(run: Run) -> StepFn:
     scope = run.scopes["training_step"]
     training_step = bound_training_step(run)
     names, optimizers = run.plan.names, run.plan.optimizers
-    clip, scaling = run.clipping, run.scaling
+    scaling = run.scaling
+    several = run.parts.strategy.world_size > 1
     _check_overrides(run)
     _check_disjoint(run)
 
@@ -46,6 +55,8 @@ def named_step(run: Run) -> StepFn:
                 fire(hooks.on_before_zero_grad, optimizer)
                 optimizer.zero_grad()
         remaining = sum(loss is not None for loss in losses)
+        if several and remaining < len(losses):
+            raise MisconfigurationException(_SKIPS_ONE)
         for optimizer, loss in zip(optimizers, losses, strict=True):
             if loss is None:
                 continue
@@ -62,8 +73,8 @@ def named_step(run: Run) -> StepFn:
                     scaling.unscale(optimizer)
             for optimizer in optimizers:
                 fire(hooks.on_before_optimizer_step, optimizer)
-                if clip is not None:
-                    clip(optimizer)
+                if run.clipping is not None:
+                    run.clipping(optimizer)
                 if scaling is None:
                     optimizer.step()
                 else:
@@ -84,7 +95,8 @@ def named_step(run: Run) -> StepFn:
 def losses_of(output: Any, names: list[str]) -> list[Tensor | None]:
     """Return the loss of each named optimizer from what `training_step` returned.
 
-    A loss of None, or None for all, leaves out the gradients of this batch.
+    A loss of None, or None for all, leaves out the gradients of this batch; only a run in
+    one process can do that.
 
     Raises:
         MisconfigurationException: A name is missing or unknown, or a loss is no tensor.

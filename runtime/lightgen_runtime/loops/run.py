@@ -187,6 +187,12 @@ class Run:
             self.stop_agreed = stop
             self.horizon = 0
 
+    def take_flags(self, parts: TrainerParts) -> None:
+        """Go on under changed flags: the running batch is followed by a look at them."""
+        self.parts = parts
+        self.clipping = self._configured_clipping()
+        self.horizon = 0
+
     def between_hooks(self) -> None:
         """Let `self.log` refuse until the next hook or step."""
         self.context.scope = self._base_scope
@@ -286,8 +292,8 @@ class Run:
 
     def _configured_clipping(self) -> Callable[[Optimizer], None] | None:
         """Return what clips before each step: the module's way, the flags', or None."""
-        clip_val, algorithm = self.parts.gradient_clip_val, self.parts.clip_algorithm
-        precision = self.parts.precision
+        parts = self.parts
+        clip_val, algorithm = parts.gradient_clip_val, parts.gradient_clip_algorithm
 
         def by_module(optimizer: Optimizer) -> None:
             self.context.scope = self.scopes["configure_gradient_clipping"]
@@ -298,7 +304,9 @@ class Run:
             )
 
         def by_flags(optimizer: Optimizer) -> None:
-            precision.clip_gradients(optimizer, clip_val or 0.0, algorithm or "norm")
+            parts.precision.clip_gradients(
+                optimizer, clip_val or 0.0, algorithm or "norm"
+            )
 
         if self.overrides("configure_gradient_clipping"):
             return by_module

@@ -231,8 +231,10 @@ class DataSource:
             )
         exact = stage != "train" and limit != 0 and self._shares(loader)
         loader = self._share(stage, loader, self._parts.strategy.global_rank)
-        if os.environ.get(WORKERS_VARIABLE) == "1" and isinstance(loader, DataLoader):
-            loader.worker_init_fn = loader.worker_init_fn or seed_worker
+        if os.environ.get(WORKERS_VARIABLE) == "1":
+            for part in loaders_of(loader):
+                if isinstance(part, DataLoader):
+                    part.worker_init_fn = part.worker_init_fn or seed_worker
         overfits = self._parts.overfit_batches and stage in ("train", "validate")
         flag = "overfit_batches" if overfits else _LIMITS[stage]
         fewer = min(_length(loader), limited(most, limit, flag))

@@ -65,7 +65,6 @@ def direct_step(run: Run) -> StepFn:
     scope = run.scopes["training_step"]
     training_step = bound_training_step(run)
     optimizer = run.plan.optimizers[0]
-    clip = run.clipping
     # Dropping gradients by hand takes half the time of torch's method, unless the
     # optimizer has a method of its own.
     own_zero_grad = type(optimizer).zero_grad is not Optimizer.zero_grad
@@ -96,8 +95,8 @@ def direct_step(run: Run) -> StepFn:
         if last:
             if hooks.on_before_optimizer_step is not None:
                 fire(hooks.on_before_optimizer_step, optimizer)
-            if clip is not None:
-                clip(optimizer)
+            if run.clipping is not None:
+                run.clipping(optimizer)
             optimizer.step()
             progress.global_step += 1
         return None if hooks.on_train_batch_end is None else outputs_of(output, loss)

@@ -20,13 +20,14 @@ class ValidationClock:
     that remains will have passed. The first process looks and decides for all.
 
     Attributes:
+        interval: Time between two validations.
         next_look: The batch, counted over the whole fit, to look after.
     """
 
     def __init__(
         self, interval: timedelta, strategy: Strategy, total_batches: int
     ) -> None:
-        self._interval = interval.total_seconds()
+        self.interval = interval
         self._strategy = strategy
         self.restart(total_batches)
 
@@ -55,7 +56,7 @@ class ValidationClock:
         now = monotonic()
         pace = (now - self._looked) / max(1, total_batches - self._batches)
         self._looked, self._batches = now, total_batches
-        remaining = self._interval - (now - self._began)
+        remaining = self.interval.total_seconds() - (now - self._began)
         if remaining <= 0 or pace <= 0:
             return remaining <= 0, 1
         return False, max(1, min(MOST_BATCHES, int(remaining / pace / 2)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightgen_runtime.precision.base import Precision
 from lightgen_runtime.precision.default_dtype import default_dtype
-from lightgen_runtime.utilities.map_tensors import map_tensors
+from lightgen_runtime.utilities.map_parts import map_parts
 
 
 class TruePrecision(Precision):
@@ -33,7 +33,7 @@ class TruePrecision(Precision):
         def convert(tensor: Tensor) -> Tensor:
             return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
 
-        return map_tensors(data, convert)
+        return map_parts(data, Tensor, convert)
 
     def module_init_context(self) -> AbstractContextManager[Any]:
         """Make this dtype the default."""

@@ -38,7 +38,7 @@ _MAY_BE_NONE = (
     "min_steps",
     "check_val_every_n_epoch",
     "gradient_clip_val",
-    "clip_algorithm",
+    "gradient_clip_algorithm",
 )
 # Source: Lightning's, for a trainer without any limit.
 DEFAULT_MAX_EPOCHS = 1000
@@ -65,7 +65,7 @@ class TrainerParts:
     num_sanity_val_steps: int
     log_every_n_steps: int
     gradient_clip_val: float | None
-    clip_algorithm: str | None
+    gradient_clip_algorithm: str | None
     inference_mode: bool
     fast_dev_run: int
     profiler: Profiler
@@ -113,7 +113,7 @@ def build_parts(flags: dict[str, Any]) -> TrainerParts:
         num_sanity_val_steps=_default(flags["num_sanity_val_steps"], 2),
         log_every_n_steps=_default(flags["log_every_n_steps"], 50),
         gradient_clip_val=flags["gradient_clip_val"],
-        clip_algorithm=flags["gradient_clip_algorithm"],
+        gradient_clip_algorithm=flags["gradient_clip_algorithm"],
         inference_mode=flags["inference_mode"],
         fast_dev_run=int(flags["fast_dev_run"]),
         profiler=choose_profiler(flags["profiler"]),
@@ -129,27 +129,26 @@ def changed_parts(parts: TrainerParts, name: str, value: Any) -> TrainerParts:
 
     Args:
         parts: As they are.
-        name: The part's name.
+        name: The flag's name.
         value: What is assigned.
 
     Raises:
         MisconfigurationException: The flag does not accept the value.
     """
-    flag = "gradient_clip_algorithm" if name == "clip_algorithm" else name
-    as_flags = {**vars(parts), "gradient_clip_algorithm": parts.clip_algorithm}
     if value is None and name not in _MAY_BE_NONE:
         raise MisconfigurationException(
-            f"`trainer.{flag} = None`: assign a value; None means the default in "
+            f"`trainer.{name} = None`: assign a value; None means the default in "
             "`Trainer(...)` only"
         )
+    as_flags = dict(vars(parts))
     if name != "val_check_interval" and parts.val_check_interval == 1.0:
         as_flags["val_check_interval"] = None  # the default, which fits any other flag
     neutral = {"accumulate_grad_batches": 1, "deterministic": None, "num_nodes": 1}
-    changed = {**neutral, **as_flags, flag: _whole_if_it_is(flag, value)}
+    changed = {**neutral, **as_flags, name: _whole_if_it_is(name, value)}
     _check_flags(changed)
     if name == "val_check_interval":
-        changed[flag] = _interval(value)
-    return replace(parts, **{name: changed[flag]})
+        changed[name] = _interval(value)
+    return replace(parts, **{name: changed[name]})
 
 
 def build_callbacks(flags: dict[str, Any], parts: TrainerParts) -> list[Callback]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from lightgen_runtime.callbacks.weight_averaging import WeightAveraging
@@ -28,6 +29,7 @@ from lightgen_runtime.utilities.exceptions import (
     CheckpointMismatchError,
     MisconfigurationException,
 )
+from lightgen_runtime.utilities.move_data import move_data_to_device
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 from lightgen_runtime.utilities.seed import collect_rng_states
 
@@ -70,12 +72,7 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
         checkpoint["lr_schedulers"] = [
             config.scheduler.state_dict() for config in run.plan.schedulers
         ]
-        local = {
-            "rng": _random_states(run),
-            "gradients": _partial_gradients(run),
-            "epoch_rng": run.epoch_rng,
-            "train_metrics": run.stores["train"].state_dict(),
-        }
+        local = _state_of_this_process(run)
         checkpoint[OWN_KEY] = {
             "format": OWN_FORMAT,
             "progress": counters,
@@ -101,6 +98,18 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
         key: _plain_state_dict(value) if key == "state_dict" else plain(value, key)
         for key, value in checkpoint.items()
     }
+
+
+def _state_of_this_process(run: Run) -> dict[str, Any]:
+    """Return what no process has like another, on the host, where all is gathered."""
+    state = {
+        "rng": _random_states(run),
+        "gradients": _partial_gradients(run),
+        "epoch_rng": run.epoch_rng,
+        "train_metrics": run.stores["train"].state_dict(),
+    }
+    on_host: dict[str, Any] = move_data_to_device(state, torch.device("cpu"))
+    return on_host
 
 
 def _plain_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:

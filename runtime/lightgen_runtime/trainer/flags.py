@@ -19,22 +19,21 @@ T = TypeVar("T")
 class _Flag(Generic[T]):
     """One flag. A new value is checked as the constructor checks it."""
 
-    def __init__(self, doc: str, part: str = "") -> None:
+    def __init__(self, doc: str) -> None:
         self.__doc__ = doc
-        self._part = part
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._part = self._part or name
+        self._name = name
 
     @overload
     def __get__(self, trainer: None, owner: type) -> _Flag[T]: ...
     @overload
     def __get__(self, trainer: TrainerFlags, owner: type) -> T: ...
     def __get__(self, trainer: TrainerFlags | None, owner: type) -> Any:
-        return self if trainer is None else getattr(trainer._parts, self._part)
+        return self if trainer is None else getattr(trainer._parts, self._name)
 
     def __set__(self, trainer: TrainerFlags, value: T) -> None:
-        trainer._change_flag(self._part, value)
+        trainer._change_flag(self._name, value)
 
 
 class TrainerFlags:
@@ -66,15 +65,14 @@ class TrainerFlags:
     )
     gradient_clip_val = _Flag[float | None]("Largest norm, or value, of gradients.")
     gradient_clip_algorithm = _Flag[str | None](
-        'How gradients are clipped: by "norm" or by "value".', "clip_algorithm"
+        'How gradients are clipped: by "norm" or by "value".'
     )
     enable_autolog_hparams = _Flag[bool]("Whether loggers get the hyperparameters.")
 
-    def _change_flag(self, part: str, value: Any) -> None:
-        self._parts = changed_parts(self._parts, part, value)
+    def _change_flag(self, name: str, value: Any) -> None:
+        self._parts = changed_parts(self._parts, name, value)
         if self._run is not None:
-            self._run.parts = self._parts
-            self._run.horizon = 0  # so that the running batch is followed by a look
+            self._run.take_flags(self._parts)
 
     @property
     def fast_dev_run(self) -> bool | int:

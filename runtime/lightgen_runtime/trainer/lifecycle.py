@@ -104,7 +104,7 @@ def _share_folders(run: Run) -> None:
         versions = [logger.version for logger in trainer.loggers]
         own = (trainer.default_root_dir, versions)
     trainer.default_root_dir, versions = strategy.broadcast(own)
-    for logger, version in zip(trainer.loggers, versions, strict=True):
+    for logger, version in zip(trainer.loggers, versions, strict=False):
         logger.adopt_version(version)
 
 
@@ -146,6 +146,8 @@ def teardown(run: Run, fn: str, error: BaseException | None) -> None:
     actions.append(run.parts.precision.teardown)
     actions.append(run.parts.strategy.teardown)
     actions.append(run.parts.strategy.checkpoint_io.teardown)
+    # What one process has written, all find from here on.
+    actions.append(run.parts.strategy.barrier)
     actions += [partial(logger.finalize, status) for logger in run.report.loggers]
     actions.append(run.parts.profiler.describe)
     _attempt_all(actions, error)

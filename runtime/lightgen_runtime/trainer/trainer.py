@@ -233,9 +233,8 @@ class Trainer(TrainerView):
             CheckpointNotFoundError: No file at `ckpt_path`.
             CheckpointMismatchError: The checkpoint does not fit the model or optimizer.
         """
-        if (
-            self.min_epochs is None
-        ):  # a least number of steps asks for a whole epoch, too
+        if self.min_epochs is None:
+            # A least number of steps asks for a whole epoch, too.
             self.min_epochs = 0 if self.min_steps is None else 1
         given = {"train": train_dataloaders, "validate": val_dataloaders}
         self._should_stop = self._received_sigterm = False

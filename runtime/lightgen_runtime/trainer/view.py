@@ -90,7 +90,7 @@ class TrainerView(TrainerFlags):
     @property
     def num_nodes(self) -> int:
         """Number of machines."""
-        return int(getattr(self.strategy, "num_nodes", 1))
+        return self.world_size // self.num_devices
 
     @property
     def device_ids(self) -> list[int]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightgen_runtime.utilities.map_tensors import rebuilt
+from lightgen_runtime.utilities.map_parts import map_parts
 
 
 def move_data_to_device(batch: Any, device: torch.device) -> Any:
@@ -16,23 +16,27 @@ def move_data_to_device(batch: Any, device: torch.device) -> Any:
 
     Args:
         batch: Tensors, or anything with a `.to(device)` method, in any nesting of
-            mappings, lists, tuples and named tuples; all else passes through.
+            mappings, lists, tuples, named tuples and dataclasses; all else passes
+            through.
         device: Where to.
 
     Cost: copies to an accelerator do not block the host when the source is pinned.
     """
-    if isinstance(batch, Tensor):
-        # From pageable memory, or to the host, an unfinished copy would be readable.
-        return batch.to(device, non_blocking=device.type == "cuda")
-    if isinstance(batch, Mapping):
-        moved = {
-            key: move_data_to_device(value, device) for key, value in batch.items()
-        }
-        return moved if type(batch) is dict else rebuilt(batch, moved)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(move_data_to_device(part, device) for part in batch))
-    if isinstance(batch, (list, tuple)):
-        return type(batch)(move_data_to_device(part, device) for part in batch)
-    if callable(getattr(batch, "to", None)) and not isinstance(batch, type):
-        return batch.to(device)
-    return batch
+    # From pageable memory, or to the host, an unfinished copy would be readable.
+    non_blocking = device.type == "cuda"
+
+    def move(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            return part.to(device, non_blocking=non_blocking)
+        moved = part.to(device)
+        return part if moved is None else moved  # some move themselves in place
+
+    return map_parts(batch, _Movable, move)
+
+
+class _Movable(ABC):
+    """Every class with a method `to`; what is found is remembered by class."""
+
+    @classmethod
+    def __subclasshook__(cls, subclass: type) -> bool:
+        return callable(getattr(subclass, "to", None))

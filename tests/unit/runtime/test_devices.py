@@ -88,6 +88,7 @@ def test_ranks_of_a_launcher_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = quiet(devices=2, num_nodes=2)
     assert (trainer.world_size, trainer.global_rank) == (4, 3)
     assert (trainer.node_rank, trainer.local_rank) == (1, 1)
+    assert (trainer.num_nodes, trainer.num_devices) == (2, 2)
     assert not trainer.is_global_zero
     with pytest.raises(MisconfigurationException, match=r"2 x 1 = 2 .* 4 have been"):
         quiet(devices="auto")

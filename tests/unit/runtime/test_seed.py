@@ -5,6 +5,7 @@ import random
 import numpy
 import pytest
 import torch
+from small_runs import loader, quiet, variant
 
 from lightgen_runtime.io import TorchCheckpointIO
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
@@ -124,3 +125,14 @@ def test_seed_worker_differs_by_worker_and_rank_and_repeats():
     results = [drawn(worker, rank) for worker in (0, 1) for rank in (0, 1)]
     assert len(set(results)) == 4
     assert drawn(1, 1) == results[3]
+
+
+def test_workers_of_several_training_loaders_are_seeded_too():
+    seed_everything(1, workers=True)
+    trainer = quiet()
+    trainer.fit(
+        variant(training_step=lambda self, batch, _: self(batch["a"]).pow(2).mean()),
+        {"a": loader(), "b": loader()},
+    )
+    loaders = trainer.train_dataloader.values()
+    assert [each.worker_init_fn for each in loaders] == [seed_worker] * 2

@@ -107,6 +107,58 @@ def test_steps_limited_while_training_end_the_fit_there() -> None:
     assert trainer.global_step == 2
 
 
+def test_clipping_assigned_while_training_counts_from_the_next_step_on() -> None:
+    norms: list[float] = []
+
+    def on_train_batch_start(self: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1:
+            self.trainer.gradient_clip_val = 1e-3
+        if batch_idx == 3:
+            self.trainer.gradient_clip_val = None
+
+    def on_train_batch_end(self: Any, *_: Any) -> None:
+        gradients = [p.grad.flatten() for p in self.parameters()]
+        norms.append(float(torch.cat(gradients).norm()))
+
+    quiet().fit(
+        variant(
+            on_train_batch_start=on_train_batch_start,
+            on_train_batch_end=on_train_batch_end,
+        ),
+        loader(),
+    )
+    assert [norm < 1.1e-3 for norm in norms] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "validations"),
+    [
+        (timedelta(days=1), 2, [2, 4]),
+        (timedelta(days=1), 1.0, [4]),
+        (2, timedelta(microseconds=1), [1, 2, 3, 4]),
+    ],
+)
+def test_validation_interval_assigned_while_training_counts_from_the_next_epoch_on(
+    first: Any, then: Any, validations: list[int]
+) -> None:
+    seen: list[int] = []
+
+    def on_train_epoch_end(self: Any) -> None:
+        self.trainer.val_check_interval = then
+
+    def on_validation_start(self: Any) -> None:
+        if self.current_epoch == 1:
+            seen.append(self.trainer.fit_loop.total_batch_idx + 1 - 4)
+
+    module = variant(
+        on_train_epoch_end=on_train_epoch_end, on_validation_start=on_validation_start
+    )
+    quiet(max_epochs=2, val_check_interval=first, num_sanity_val_steps=0).fit(
+        module, loader(), loader(4)
+    )
+    assert seen == validations
+
+
 def test_barebones_is_told_of() -> None:
     assert Trainer(barebones=True, accelerator="cpu").barebones
 
