@@ -27,7 +27,7 @@ def names_in(path: Path) -> set[str]:
 
 
 # What takes several processes is tried beside the rest of that.
-SEVERAL_PROCESSES = HERE.parents[1] / "dist"
+SEVERAL_PROCESSES = HERE.parents[1] / "distributed"
 
 
 def guide_files() -> list[Path]:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 from agreement_cases import Noisy
-from trial_net import numbered, quiet
 from processes import Results
 from torch.utils.data import DataLoader
+from trial_net import numbered, quiet
 
 from lightgen_runtime.utilities.exceptions import CheckpointMismatchError
 
