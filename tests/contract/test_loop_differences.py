@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
-from test_logging import memory_logger
+from recording import data, memory_logger, quiet_trainer, small_module
 from torch.utils.data import DataLoader, IterableDataset
 
 OURS, REFERENCE = "lightgen_runtime", "lightning"
