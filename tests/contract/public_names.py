@@ -260,10 +260,15 @@ def _parameters(function: Any) -> dict[str, inspect.Parameter] | None:
 
 def _default(parameter: inspect.Parameter) -> str:
     value = parameter.default
-    if value is Parameter.empty:
-        return "required"
+    return "required" if value is Parameter.empty else f"`{_shown(value)}`"
+
+
+def _shown(value: Any) -> str:
+    """Write a default; a class or function by its name alone, whose package differs."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_shown, value))})"
     if isinstance(value, type) or inspect.isroutine(value):
-        return f"`{value.__name__}`"
-    if isinstance(value, Enum | torch.device):
-        return f"`{(value.value if isinstance(value, Enum) else str(value))!r}`"
-    return f"`{value!r}`"
+        return value.__name__
+    if isinstance(value, Enum):
+        return repr(value.value)
+    return repr(str(value) if isinstance(value, torch.device) else value)

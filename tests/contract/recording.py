@@ -106,6 +106,42 @@ def quiet_trainer(namespace: str, **flags: Any) -> Any:
     return L.Trainer(**{**defaults, **flags})
 
 
+def module_with(namespace: str, **members: Any) -> Any:
+    """Return a small module whose class has these methods or attributes instead."""
+    return type("Module", (small_module(namespace),), members)()
+
+
+def callbacks_of(namespace: str) -> Any:
+    """Return the module of either package's callbacks."""
+    return importlib.import_module(f"{namespace}.pytorch.callbacks")
+
+
+def memory_logger(namespace: str) -> Any:
+    """Return a logger of either package that keeps what it is sent."""
+    base = importlib.import_module(f"{namespace}.pytorch.loggers").Logger
+
+    class MemoryLogger(base):  # type: ignore[misc,valid-type]
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows: list[tuple[int, dict[str, float]]] = []
+
+        @property
+        def name(self) -> str:
+            return "memory"
+
+        @property
+        def version(self) -> int:
+            return 0
+
+        def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+            pass
+
+        def log_metrics(self, metrics: Any, step: Any = None) -> None:
+            self.rows.append((step, {k: float(v) for k, v in metrics.items()}))
+
+    return MemoryLogger()
+
+
 def recording(base: type[Any], log: list[str], who: str, hooks: list[str]) -> type[Any]:
     """Return a subclass of `base` whose hooks write their name to `log` first."""
 

@@ -9,8 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
-from test_logging import memory_logger
+from recording import (
+    callbacks_of,
+    data,
+    memory_logger,
+    quiet_trainer,
+    small_module,
+)
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 from torch.utils.data import DataLoader, IterableDataset
@@ -18,10 +23,6 @@ from torch.utils.data import DataLoader, IterableDataset
 OURS, REFERENCE = "lightgen_runtime", "lightning"
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def callbacks_of(namespace: str) -> Any:
-    return importlib.import_module(f"{namespace}.pytorch.callbacks")
 
 
 def build(namespace: str, **methods: Any) -> Any:

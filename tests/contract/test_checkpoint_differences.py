@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer
-from test_callbacks import OURS, REFERENCE, build, callbacks_of, sgd
+from recording import callbacks_of, data, quiet_trainer
+from test_callbacks import OURS, REFERENCE, build, sgd
 
 BOTH = pytest.mark.parametrize("namespace", [OURS, REFERENCE])
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
-from test_callbacks import callbacks_of
+from recording import callbacks_of, data, quiet_trainer, small_module
 
 OURS, REFERENCE = "lightgen_runtime", "lightning"
 NAN, INF = math.nan, math.inf
@@ -118,22 +116,6 @@ class Run:
             for name in ATTRIBUTES
         }
         return files_in(self.root), attributes
-
-
-@pytest.fixture
-def same(tmp_path: Path) -> Callable[[Callable[[str, Path], Any]], Any]:
-    """Run a scenario with each package in a folder of its own; compare what it returns."""
-
-    def compare(scenario: Callable[[str, Path], Any]) -> Any:
-        found = []
-        for namespace in (OURS, REFERENCE):
-            root = tmp_path / namespace
-            root.mkdir()
-            found.append(scenario(namespace, root))
-        assert found[0] == found[1]
-        return found[0]
-
-    return compare
 
 
 MONITOR = {"monitor": "val/loss", "filename": "{epoch}"}

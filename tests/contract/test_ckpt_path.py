@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recording import data, quiet_trainer, small_module
+from recording import callbacks_of, data, quiet_trainer, small_module
 
 BOTH = ["lightgen_runtime", "lightning"]
 
@@ -16,10 +15,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.parametrize("namespace", BOTH),
 ]
-
-
-def callbacks_of(namespace: str) -> Any:
-    return importlib.import_module(f"{namespace}.pytorch.callbacks")
 
 
 def trainer_in(namespace: str, folder: Path, **flags: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
+from recording import callbacks_of, data, module_with, quiet_trainer, small_module
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import StepLR
 
@@ -30,14 +30,6 @@ OURS, REFERENCE = "lightgen_runtime", "lightning"
 COMPAT = Path(__file__).parents[2] / "docs" / "compat.md"
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def callback_class(namespace: str, name: str) -> Any:
-    return getattr(importlib.import_module(f"{namespace}.pytorch.callbacks"), name)
-
-
-def module_with(namespace: str, **members: Any) -> Any:
-    return type("Module", (small_module(namespace),), members)()
 
 
 def fit(namespace: str, module: Any, loader: Any = None, **flags: Any) -> Any:
@@ -225,7 +217,7 @@ def test_bad_seed() -> None:
 
 def test_early_stopping_without_its_metric() -> None:
     def run(namespace: str) -> None:
-        stopping = callback_class(namespace, "EarlyStopping")("never")
+        stopping = callbacks_of(namespace).EarlyStopping("never")
         fit(namespace, small_module(namespace)(), callbacks=[stopping])
 
     with pytest.raises(RuntimeError, match="not available"):
@@ -254,7 +246,7 @@ def test_step_checkpoint_before_its_metric(tmp_path: Path) -> None:
             self.log("val", batch.mean())
 
         folder = tmp_path / namespace / monitor
-        checkpoint = callback_class(namespace, "ModelCheckpoint")(
+        checkpoint = callbacks_of(namespace).ModelCheckpoint(
             folder, monitor=monitor, every_n_train_steps=3
         )
         module = module_with(namespace, validation_step=validation_step)
@@ -277,7 +269,7 @@ def test_save_on_exception_after_a_broken_loss(tmp_path: Path) -> None:
             return self.layer(batch).mean()
 
         folder = tmp_path / namespace / error.__name__
-        checkpoint = callback_class(namespace, "ModelCheckpoint")(
+        checkpoint = callbacks_of(namespace).ModelCheckpoint(
             folder, save_on_exception=True
         )
         flags = {"callbacks": [checkpoint], "enable_checkpointing": True}
@@ -395,7 +387,7 @@ def test_last_checkpoint_that_is_not_there() -> None:
 
 def test_epochs_in_the_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
     def shown(namespace: str, bar: str) -> str:
-        bars = [callback_class(namespace, bar)()]
+        bars = [getattr(callbacks_of(namespace), bar)()]
         module = small_module(namespace)()
         fit(namespace, module, callbacks=bars, enable_progress_bar=True)
         captured = capsys.readouterr()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,6 @@ from recording import data, quiet_trainer, small_module
 OURS, REFERENCE = "lightgen_runtime", "lightning"
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture
-def same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a scenario with each package in a folder of its own; compare what it returns."""
-
-    def compare(scenario: Callable[[Any, Path], Any]) -> Any:
-        found = []
-        for namespace in (OURS, REFERENCE):
-            root = tmp_path / namespace
-            root.mkdir()
-            monkeypatch.chdir(root)
-            loggers = importlib.import_module(f"{namespace}.pytorch.loggers")
-            found.append(scenario(loggers, root))
-        assert found[0] == found[1]
-        return found[0]
-
-    return compare
 
 
 def module(loggers: Any) -> Any:
@@ -84,7 +65,7 @@ def names(root: Path) -> list[str]:
     ],
     ids=str,
 )
-def test_folders(kind: str, arguments: dict[str, Any], same: Any) -> None:
+def test_folders(kind: str, arguments: dict[str, Any], same_with_loggers: Any) -> None:
     def scenario(loggers: Any, root: Path) -> Any:
         found = []
         for _ in range(2):
@@ -103,11 +84,11 @@ def test_folders(kind: str, arguments: dict[str, Any], same: Any) -> None:
             )
         return found, [name for name in names(root) if "events" not in name]
 
-    same(scenario)
+    same_with_loggers(scenario)
 
 
 @pytest.mark.parametrize("prefix", ["", "pre"])
-def test_rows_and_hyperparameters_of_csv(prefix: str, same: Any) -> None:
+def test_rows_and_hyperparameters_of_csv(prefix: str, same_with_loggers: Any) -> None:
     def scenario(loggers: Any, root: Path) -> Any:
         logger = loggers.CSVLogger("logs", prefix=prefix, flush_logs_every_n_steps=2)
         trainer(loggers, logger).fit(module(loggers), data(), data(4))
@@ -117,10 +98,10 @@ def test_rows_and_hyperparameters_of_csv(prefix: str, same: Any) -> None:
             rows = list(csv.DictReader(stream))
         return [{k: v and float(v) for k, v in row.items()} for row in rows]
 
-    assert len(same(scenario)) == 9
+    assert len(same_with_loggers(scenario)) == 9
 
 
-def test_hyperparameters_of_csv(same: Any) -> None:
+def test_hyperparameters_of_csv(same_with_loggers: Any) -> None:
     def scenario(loggers: Any, root: Path) -> Any:
         logger = loggers.CSVLogger("logs")
         logger.log_hyperparams({"a": 1, "b": {"c": [1, 2]}, "d": None, "e": "x"})
@@ -129,7 +110,7 @@ def test_hyperparameters_of_csv(same: Any) -> None:
         path = Path(logger.log_dir) / "hparams.yaml"
         return yaml.safe_load(path.read_text())
 
-    same(scenario)
+    same_with_loggers(scenario)
 
 
 def events(folder: Path) -> Any:
@@ -155,7 +136,9 @@ def events(folder: Path) -> Any:
     ],
     ids=str,
 )
-def test_events_of_tensorboard(arguments: dict[str, Any], same: Any) -> None:
+def test_events_of_tensorboard(
+    arguments: dict[str, Any], same_with_loggers: Any
+) -> None:
     def scenario(loggers: Any, root: Path) -> Any:
         logger = loggers.TensorBoardLogger("logs", **arguments)
         trainer(loggers, logger).fit(module(loggers), data(), data(4))
@@ -171,10 +154,10 @@ def test_events_of_tensorboard(arguments: dict[str, Any], same: Any) -> None:
         kept = {k: list(v) if isinstance(v, tuple) else v for k, v in loaded.items()}
         return events(Path(logger.log_dir)), kept, logger.sub_dir
 
-    same(scenario)
+    same_with_loggers(scenario)
 
 
-def test_metric_of_hyperparameters_in_tensorboard(same: Any) -> None:
+def test_metric_of_hyperparameters_in_tensorboard(same_with_loggers: Any) -> None:
     def scenario(loggers: Any, root: Path) -> Any:
         logger = loggers.TensorBoardLogger("logs")
         logger.log_hyperparams({"rate": 0.1}, {"hp/loss": 0.5})
@@ -183,10 +166,10 @@ def test_metric_of_hyperparameters_in_tensorboard(same: Any) -> None:
         logger.finalize("success")
         return events(Path(logger.log_dir))[0]
 
-    same(scenario)
+    same_with_loggers(scenario)
 
 
-def test_loggers_of_the_users_own(same: Any) -> None:
+def test_loggers_of_the_users_own(same_with_loggers: Any) -> None:
     def scenario(loggers: Any, root: Path) -> Any:
         base = importlib.import_module(f"{loggers.__name__}.logger")
         calls: list[Any] = []
@@ -228,11 +211,11 @@ def test_loggers_of_the_users_own(same: Any) -> None:
         defaults = own.save_dir, own.root_dir, own.log_dir, own.group_separator
         return calls, defaults, run.logger is own, names(root)
 
-    found = same(scenario)
+    found = same_with_loggers(scenario)
     assert found[0][-1] == "success"
 
 
-def test_stand_ins(same: Any) -> None:
+def test_stand_ins(same_with_loggers: Any) -> None:
     def scenario(loggers: Any, root: Path) -> Any:
         base = importlib.import_module(f"{loggers.__name__}.logger")
         dummy = base.DummyLogger()
@@ -246,10 +229,12 @@ def test_stand_ins(same: Any) -> None:
         kinds = [type(logger).__name__ for logger in run.loggers]
         return dummy.name, dummy.version, dummy[0] is dummy, kinds, names(root)
 
-    same(scenario)
+    same_with_loggers(scenario)
 
 
-def test_experiment_of_another_process(same: Any, monkeypatch: Any) -> None:
+def test_experiment_of_another_process(
+    same_with_loggers: Any, monkeypatch: Any
+) -> None:
     def scenario(loggers: Any, root: Path) -> Any:
         namespace = loggers.__name__.partition(".")[0]
         path = f"{namespace}.pytorch.utilities.rank_zero"
@@ -264,4 +249,4 @@ def test_experiment_of_another_process(same: Any, monkeypatch: Any) -> None:
         monkeypatch.setattr(rank_zero_only, "rank", 0)
         return names(root)
 
-    assert same(scenario) == []
+    assert same_with_loggers(scenario) == []

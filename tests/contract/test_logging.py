@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
+from recording import data, memory_logger, quiet_trainer, small_module
 
 OURS, REFERENCE = "lightgen_runtime", "lightning"
-
-
-def memory_logger(namespace: str) -> Any:
-    """Return a logger of either package that keeps what it is sent."""
-    base = importlib.import_module(f"{namespace}.pytorch.loggers").Logger
-
-    class MemoryLogger(base):  # type: ignore[misc,valid-type]
-        def __init__(self) -> None:
-            super().__init__()
-            self.rows: list[tuple[int, dict[str, float]]] = []
-
-        @property
-        def name(self) -> str:
-            return "memory"
-
-        @property
-        def version(self) -> int:
-            return 0
-
-        def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-            pass
-
-        def log_metrics(self, metrics: Any, step: Any = None) -> None:
-            self.rows.append((step, {k: float(v) for k, v in metrics.items()}))
-
-    return MemoryLogger()
 
 
 def run(namespace: str, body: Any, **flags: Any) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
-from test_logging import memory_logger
+from recording import data, memory_logger, quiet_trainer, small_module
 from torch.utils.data import DataLoader, IterableDataset
 
 OURS, REFERENCE = "lightgen_runtime", "lightning"
@@ -104,6 +103,23 @@ def test_axis_of_evaluated_batches_after_a_resume(tmp_path: Path) -> None:
     assert axis(OURS) == [2, 3]
 
 
+def test_metrics_after_a_resume(tmp_path: Path) -> None:
+    def names(namespace: str) -> list[str]:
+        def keep(callback: Any, trainer: Any, *args: Any) -> None:
+            seen.extend(sorted(trainer.callback_metrics))
+
+        seen: list[str] = []
+        path = saved_by_hook(namespace, "on_fit_end", tmp_path / f"{namespace}.ckpt")
+        watcher = callback(namespace, on_train_start=keep)
+        flags = {"max_epochs": 2, "num_sanity_val_steps": 0, "callbacks": [watcher]}
+        trainer = quiet_trainer(namespace, **flags)
+        trainer.fit(logging_module(namespace), data(), data(4), ckpt_path=path)
+        return seen
+
+    assert names(REFERENCE) == []
+    assert names(OURS) == ["loss"]
+
+
 def test_order_of_a_shuffled_loader_after_a_resume(tmp_path: Path) -> None:
     def order(namespace: str, resumed: bool) -> list[float]:
         class Module(small_module(namespace)):  # type: ignore[misc]
@@ -166,6 +182,20 @@ def test_limit_beyond_the_end_of_an_iterable_loader() -> None:
 
     assert validations(REFERENCE) == 0
     assert validations(OURS) == 1
+
+
+def test_numbers_of_batches_after_another_entry_point() -> None:
+    def batches(namespace: str) -> Any:
+        trainer, module = (
+            quiet_trainer(namespace, max_epochs=1),
+            small_module(namespace)(),
+        )
+        trainer.fit(module, data(), data(4))
+        trainer.test(module, data(4), verbose=False)
+        return trainer.num_val_batches
+
+    assert batches(REFERENCE) == [2]
+    assert batches(OURS) == []
 
 
 def test_estimated_steps_of_an_iterable_loader() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from recording import data, quiet_trainer, small_module
-from test_logging import memory_logger
+from recording import data, memory_logger, quiet_trainer, small_module
 
 torchmetrics = pytest.importorskip("torchmetrics")
 OURS, REFERENCE = "lightgen_runtime", "lightning"

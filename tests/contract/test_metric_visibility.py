@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from recording import data, quiet_trainer, small_module
-from test_logging import memory_logger
+from recording import data, memory_logger, quiet_trainer, small_module
 
 OURS, REFERENCE = "lightgen_runtime", "lightning"
 HOOKS = [

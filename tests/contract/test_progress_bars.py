@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer
-from test_callbacks import OURS, REFERENCE, build, callbacks_of, sgd
+from recording import callbacks_of, data, quiet_trainer
+from test_callbacks import OURS, REFERENCE, build, sgd
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer
-from test_callbacks import OURS, REFERENCE, build, callbacks_of, sgd
+from recording import callbacks_of, data, quiet_trainer
+from test_callbacks import OURS, REFERENCE, build, sgd
 from torch.nn.utils import prune
 
 pytestmark = pytest.mark.filterwarnings("ignore")

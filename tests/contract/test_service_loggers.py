@@ -12,12 +12,9 @@ import pytest
 import torch
 import wandb
 from mlflow.tracking import MlflowClient
-from recording import quiet_trainer
-from test_callbacks import callbacks_of
+from recording import callbacks_of, quiet_trainer
 from test_checkpoint_files import FALLING, Run, data, scripted
-from test_loggers import module, same, trainer
-
-__all__ = ["same"]  # a fixture
+from test_loggers import module, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -52,7 +49,7 @@ def run_object() -> MagicMock:
 
 
 @pytest.mark.parametrize("prefix", ["", "pre"])
-def test_everything_that_wandb_is_sent(prefix: str, same: Any) -> None:
+def test_everything_that_wandb_is_sent(prefix: str, same_with_loggers: Any) -> None:
     picture = numpy.zeros((4, 6, 3), dtype=numpy.uint8)
 
     def scenario(loggers: Any, root: Path) -> Any:
@@ -75,12 +72,14 @@ def test_everything_that_wandb_is_sent(prefix: str, same: Any) -> None:
         attributes = logger.name, logger.version, Path(logger.save_dir) == root
         return sent(run), attributes, logger.root_dir, logger.log_dir
 
-    same(scenario)
+    same_with_loggers(scenario)
 
 
 @pytest.mark.parametrize("log_model", [False, True, "all"])
 @pytest.mark.parametrize("keep", [1, -1])
-def test_checkpoints_sent_to_wandb(log_model: Any, keep: int, same: Any) -> None:
+def test_checkpoints_sent_to_wandb(
+    log_model: Any, keep: int, same_with_loggers: Any
+) -> None:
     def scenario(loggers: Any, root: Path) -> Any:
         namespace = loggers.__name__.partition(".")[0]
         run = run_object()
@@ -92,7 +91,7 @@ def test_checkpoints_sent_to_wandb(log_model: Any, keep: int, same: Any) -> None
             kwargs["aliases"].sort()
         return calls
 
-    same(scenario)
+    same_with_loggers(scenario)
 
 
 @pytest.fixture
@@ -104,7 +103,7 @@ def _store_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_store_of_files")
 @pytest.mark.parametrize("prefix", ["", "pre"])
 @pytest.mark.parametrize("log_model", [False, True])
-def test_run_in_mlflow(prefix: str, log_model: bool, same: Any) -> None:
+def test_run_in_mlflow(prefix: str, log_model: bool, same_with_loggers: Any) -> None:
     def scenario(loggers: Any, root: Path) -> Any:
         logger = loggers.MLFlowLogger(
             "experiment",
@@ -140,11 +139,11 @@ def test_run_in_mlflow(prefix: str, log_model: bool, same: Any) -> None:
             Path(logger.save_dir) == root / "store",
         )
 
-    same(scenario)
+    same_with_loggers(scenario)
 
 
 @pytest.mark.usefixtures("_store_of_files")
-def test_failed_run_in_mlflow(same: Any) -> None:
+def test_failed_run_in_mlflow(same_with_loggers: Any) -> None:
     def scenario(loggers: Any, root: Path) -> Any:
         namespace = loggers.__name__.partition(".")[0]
         logger = loggers.MLFlowLogger(tracking_uri=f"file:{root / 'store'}")
@@ -156,4 +155,4 @@ def test_failed_run_in_mlflow(same: Any) -> None:
         client = MlflowClient(f"file:{root / 'store'}")
         return client.get_run(logger.run_id).info.status
 
-    assert same(scenario) == "FAILED"
+    assert same_with_loggers(scenario) == "FAILED"

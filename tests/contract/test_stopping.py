@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recording import data, quiet_trainer
-from test_callbacks import callbacks_of
+from recording import callbacks_of, data, quiet_trainer
 from test_checkpoint_files import FALLING, OURS, REFERENCE, plain, scripted
 
 NAN, INF = math.nan, math.inf

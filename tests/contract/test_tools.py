@@ -8,15 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
-from test_callbacks import callbacks_of
-from test_checkpoint_files import same as _in_two_folders
+from recording import callbacks_of, data, quiet_trainer, small_module
 
 OURS, REFERENCE = "lightgen_runtime", "lightning"
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-same = _in_two_folders
 
 
 def tunable(namespace: str) -> Any:

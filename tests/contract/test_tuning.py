@@ -138,24 +138,3 @@ def test_scaling_other_stages_stops_at_the_same_size(
     theirs, ours = (sizes(namespace, 50, 512, method, {}) for namespace in BOTH)
     assert ours == theirs
     assert ours[0] == 32
-
-
-@pytest.mark.parametrize(
-    ("capacity", "arguments", "theirs", "ours"),
-    [
-        (50, {"max_val": 64}, 64, 32),  # one that is returned untried
-        (1000, {"max_val": 100}, 128, 100),  # one beyond the limit
-        (10, {"init_val": 64}, 64, 8),  # one that has just failed
-    ],
-)
-def test_scaling_returns_only_sizes_that_fit(
-    capacity: int,
-    arguments: dict[str, Any],
-    theirs: int,
-    ours: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    found = [sizes(namespace, capacity, 512, "fit", arguments)[0] for namespace in BOTH]
-    assert found == [theirs, ours]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from recording import data, quiet_trainer, small_module
+from recording import data, module_with, quiet_trainer
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightgen_runtime.utilities.exceptions import (
@@ -22,10 +22,6 @@ OURS, REFERENCE = "lightgen_runtime", "lightning"
 class Nothing(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter(())
-
-
-def module_with(namespace: str, **members: Any) -> Any:
-    return type("Module", (small_module(namespace),), members)()
 
 
 def warnings_of(namespace: str, module: Any, loader: Any = None) -> str:

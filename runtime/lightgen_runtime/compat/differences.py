@@ -39,8 +39,6 @@ def rule_for(name: str, rules: tuple[Rule, ...]) -> Rule | None:
     return None
 
 
-NOT_YET = "not in this version yet"
-
 # ---- names that are absent, and arguments that are not the same ----
 
 GAPS = (
@@ -78,16 +76,24 @@ GAPS = (
         "one model over several devices is not supported",
     ),
     Rule(
-        (
-            "strategies.ParallelStrategy",
-            "strategies.parallel.ParallelStrategy",
-            "plugins.LayerSync",
-            "plugins.TorchSyncBatchNorm",
-            "plugins.layer_sync.*",
-            "plugins.environments.*",
-            "Trainer.distributed_sampler_kwargs",
-        ),
-        f"several processes: {NOT_YET}",
+        ("strategies.ParallelStrategy", "strategies.parallel.ParallelStrategy"),
+        "`DDPStrategy` is the only strategy of several processes",
+        "use it as the type",
+    ),
+    Rule(
+        ("plugins.environments.*",),
+        "processes are found by torchrun's environment variables",
+        "start the program with torchrun, or set them",
+    ),
+    Rule(
+        ("plugins.LayerSync", "plugins.TorchSyncBatchNorm", "plugins.layer_sync.*"),
+        "nothing converts layers",
+        "call `torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)`",
+    ),
+    Rule(
+        ("Trainer.distributed_sampler_kwargs",),
+        "loaders are shared out without being built anew",
+        "for another split, give the loader a `DistributedSampler`",
     ),
     Rule(
         ("plugins.*Precision.*",),
@@ -139,11 +145,9 @@ GAPS = (
     ),
     # Trainer
     Rule(
-        (
-            "utilities.model_registry.*",
-            "callbacks.RichProgressBar(theme)",
-        ),
-        NOT_YET,
+        ("utilities.model_registry.*",),
+        "there is no registry of models",
+        "download the file first",
     ),
     Rule(
         ("LightningModule.to_tensorrt",),
@@ -242,6 +246,11 @@ GAPS = (
         "override `on_fit_start`, and make a `utilities.model_summary.ModelSummary`",
     ),
     Rule(
+        ("callbacks.RichProgressBar(theme)",),
+        "the looks are Rich's own",
+        "pass a `RichProgressBarTheme` for others",
+    ),
+    Rule(
         (
             "callbacks.RichProgressBar.*_bar_id",
             "callbacks.progress.rich_progress.*",
@@ -287,8 +296,9 @@ GAPS = (
         "another text",
     ),
     Rule(
-        ("cli.*",),
-        NOT_YET,
+        ("cli.LightningCLI.config_dump",),
+        "the config is not kept as text",
+        "`yaml.safe_load(cli.parser.dump(cli.config))`",
     ),
     # utilities
     Rule(
@@ -384,7 +394,15 @@ BEHAVIOUR = (
     Rule(
         ("Trainer.fit(ckpt_path)",),
         "a fit resumed inside an epoch goes on with the next batch; the epoch's first "
-        'ones are not repeated; "last" must be there',
+        "ones are not repeated",
+    ),
+    Rule(
+        (
+            "Trainer.validate(ckpt_path)",
+            "Trainer.test(ckpt_path)",
+            "Trainer.predict(ckpt_path)",
+        ),
+        '"last" must be there, and callbacks keep their state',
     ),
     Rule(
         ("callbacks.GradientAccumulationScheduler",),

@@ -1,14 +1,17 @@
-"""A small module, fixed data and a trainer that prints and writes nothing by itself."""
+"""A small module, fixed data, a quiet trainer, and what an error says."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightgen_runtime import LightningModule, Trainer
+from lightgen_runtime.utilities.exceptions import LightgenRuntimeError
 
 
 def numbers(rows: int = 8) -> Tensor:
@@ -85,3 +88,16 @@ def fitted(module: LightningModule, **flags: Any) -> Trainer:
     trainer = quiet(**flags)
     trainer.fit(module, loader(), loader(4))
     return trainer
+
+
+def message_of(action: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    """Return what an action that has to fail says."""
+    with pytest.raises(LightgenRuntimeError) as caught:
+        action(*args, **kwargs)
+    return str(caught.value)
+
+
+def assert_says(message: str, *parts: str) -> None:
+    """Compare a message with what it has to contain."""
+    for part in parts:
+        assert part in message, message

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
-import torchmetrics
 from torch import Tensor, nn
 from torch.utils.data import (
     DataLoader,
     DistributedSampler,
     IterableDataset,
     RandomSampler,
-    TensorDataset,
     WeightedRandomSampler,
 )
+from trial_net import case, numbered, quiet
 
 import lightgen_runtime as L
-from lightgen_runtime.callbacks import (
-    BaseFinetuning,
-    Callback,
-    EarlyStopping,
-    LearningRateFinder,
-    ModelCheckpoint,
-)
-from lightgen_runtime.strategies import DDPStrategy
 from lightgen_runtime.utilities.exceptions import (
     EmptyDataError,
     MisconfigurationException,
 )
-
-from trial_net import case, numbered, quiet
 
 
 class Counting(L.LightningModule):
@@ -94,8 +79,6 @@ def limited_evaluation(world: int) -> Any:
         trainer.test(module, DataLoader(numbered(5), 1), verbose=False)
         found.append(module.seen)
     return found
-
-
 
 
 class Buckets:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 from agreement_cases import Noisy
-from trial_net import numbered, quiet
 from processes import Results
 from torch.utils.data import DataLoader
+from trial_net import numbered, quiet
 
 from lightgen_runtime.utilities.exceptions import CheckpointMismatchError
 
@@ -127,6 +127,8 @@ def test_other_number_of_processes_goes_on_from_an_epochs_end(results: Run) -> N
         quiet(1, max_epochs=2).fit(Noisy(), data, ckpt_path=inside)
 
 
-@pytest.mark.parametrize("case", ["last_that_a_thread_wrote", "loggers_of_rank_zero_only"])
+@pytest.mark.parametrize(
+    "case", ["last_that_a_thread_wrote", "loggers_of_rank_zero_only"]
+)
 def test_every_process_goes_on(case: str, results: Run) -> None:
     assert [result[case] for result in results(2)] == [True, True]

@@ -1,4 +1,4 @@
-"""The user's guide as `seed_statements.md` tells it: sections, statements, examples."""
+"""The user's guide as `guide.md` tells it: sections, statements, examples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 import lightgen_runtime as L
 
-PATH = Path(__file__).with_name("seed_statements.md")
+PATH = Path(__file__).with_name("guide.md")
 _EXAMPLE = re.compile(
     r"^- example (\w+): [^\n]*\n(?:- [^\n]*\n)*\n```python\n(.*?)```", re.S | re.M
 )

@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import random
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from datetime import timedelta
 from typing import Any
 
 import torch
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
-import torchmetrics
 from torch import Tensor, nn
-from torch.utils.data import (
-    DataLoader,
-    DistributedSampler,
-    IterableDataset,
-    RandomSampler,
-    TensorDataset,
-    WeightedRandomSampler,
-)
-
-import lightgen_runtime as L
-from lightgen_runtime.callbacks import (
-    BaseFinetuning,
-    Callback,
-    EarlyStopping,
-    LearningRateFinder,
-    ModelCheckpoint,
-)
-from lightgen_runtime.strategies import DDPStrategy
-from lightgen_runtime.utilities.exceptions import (
-    EmptyDataError,
-    MisconfigurationException,
-)
-
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.utils.data import DataLoader
 from trial_net import Net, case, numbered, quiet, weights
+
+from lightgen_runtime.callbacks import BaseFinetuning
+from lightgen_runtime.strategies import DDPStrategy
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 
 def fitted(world: int, module: Net, per_process: int = 2, **flags: Any) -> Any:
@@ -98,7 +73,9 @@ def accumulating_fit(world: int) -> Any:
 def fit_with_options(world: int) -> Any:
     options: Any = {"static_graph": True, "gradient_as_bucket_view": True}
     strategy = DDPStrategy(**options, timeout=timedelta(minutes=5))
-    return fitted(world, Net(), max_epochs=3, strategy=strategy if world > 1 else "auto")
+    return fitted(
+        world, Net(), max_epochs=3, strategy=strategy if world > 1 else "auto"
+    )
 
 
 class Closure(Net):
@@ -132,7 +109,7 @@ class Gan(Net):
         return [torch.optim.SGD(part.parameters(), lr=0.05) for part in parts]
 
 
-class SeedGan(Gan):
+class GuideGan(Gan):
     """As the guide writes it: nothing toggled."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
@@ -169,7 +146,7 @@ class OneByHand(Net):
 def manual_fits(world: int) -> Any:
     return {
         kind.__name__: fitted(world, kind(), max_epochs=2)
-        for kind in (Gan, SeedGan, OneByHand)
+        for kind in (Gan, GuideGan, OneByHand)
     }
 
 

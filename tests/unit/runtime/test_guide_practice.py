@@ -1,6 +1,6 @@
 """Attributes, hooks, best practices and patterns of the LightningModule guide.
 
-Continues `test_seed_document.py`: each docstring names, in English, the section that the
+Continues `test_guide_methods.py`: each docstring names, in English, the section that the
 test checks.
 """
 

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import random
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import sleep
 from typing import Any
 
 import torch
 import torchmetrics
-from torch import Tensor, nn
-from torch.utils.data import (
-    DataLoader,
-    DistributedSampler,
-    IterableDataset,
-    RandomSampler,
-    TensorDataset,
-    WeightedRandomSampler,
-)
+from torch import Tensor
+from torch.utils.data import DataLoader
+from trial_net import Net, case, digest, numbered, quiet
 
 import lightgen_runtime as L
 from lightgen_runtime.callbacks import (
-    BaseFinetuning,
     Callback,
     EarlyStopping,
     LearningRateFinder,
@@ -33,13 +21,7 @@ from lightgen_runtime.callbacks import (
 )
 from lightgen_runtime.loggers import CSVLogger
 from lightgen_runtime.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
-from lightgen_runtime.strategies import DDPStrategy
-from lightgen_runtime.utilities.exceptions import (
-    EmptyDataError,
-    MisconfigurationException,
-)
-
-from trial_net import Net, case, digest, numbered, quiet, weights
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 
 class Logging(Net):
@@ -53,7 +35,9 @@ class Logging(Net):
         self.log("own_step", value, on_step=True)
         return loss
 
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(
+        self, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         value = batch[1].double().mean()
         self.log("val", value)  # no sync_dist: the guide promises it like that
         self.log("val_sum", value, reduce_fx="sum", sync_dist=True)
@@ -135,8 +119,6 @@ def metric_objects(world: int) -> Any:
         )
         found.append(values)
     return found
-
-
 
 
 class Stopping(Callback):

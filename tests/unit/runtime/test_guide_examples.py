@@ -1,6 +1,6 @@
 """Every code example of the LightningModule guide, run as it stands.
 
-The code is read from `seed_statements.md`; only the names that an example leaves open are
+The code is read from `guide.md`; only the names that an example leaves open are
 filled in here. Each docstring names, in English, the section that the test checks.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from seed_guide import class_of, example_class, examples, run_code, run_example
+from guide import class_of, example_class, examples, run_code, run_example
 from small_runs import Small, fitted, loader, numbers, quiet
 from torch import nn
 from torch.utils.data import (

@@ -11,7 +11,11 @@ pytestmark = pytest.mark.slow
 
 Run = Callable[[int], Results]
 FITS = [
-    "plain_fit", "fit_with_options", "closure_fit", "named_fit", "unfreezing_fit",
+    "plain_fit",
+    "fit_with_options",
+    "closure_fit",
+    "named_fit",
+    "unfreezing_fit",
     "accumulating_fit",
 ]
 
@@ -53,7 +57,7 @@ def test_gradients_travel_once_a_window(results: Run) -> None:
         assert found["accumulating_fit"]["exchanges"] == 6
 
 
-@pytest.mark.parametrize("kind", ["Gan", "SeedGan", "OneByHand"])
+@pytest.mark.parametrize("kind", ["Gan", "GuideGan", "OneByHand"])
 def test_optimizing_by_hand(kind: str, results: Run) -> None:
     """Manual optimization: for GANs, reinforcement learning, several optimizers.
 

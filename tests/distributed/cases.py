@@ -16,6 +16,7 @@ import torch
 import training_cases  # noqa: F401
 from trial_net import CASES, quiet
 
+
 def main(world: int) -> None:
     torch.set_num_threads(1)
     rank = quiet(world).global_rank

@@ -16,7 +16,7 @@ from processes import program
 
 pytestmark = pytest.mark.slow
 
-MODULE = '''
+MODULE = """
 import torch
 import lightgen_runtime as L
 from torch.utils.data import DataLoader, TensorDataset
@@ -47,7 +47,7 @@ class Numbers(L.LightningDataModule):
         return DataLoader(TensorDataset(numbers), 2)
 
     train_dataloader = val_dataloader = predict_dataloader = loader
-'''
+"""
 
 TRAIN = """
 import json, sys

@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import random
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torchmetrics
 from torch import Tensor, nn
-from torch.utils.data import (
-    DataLoader,
-    DistributedSampler,
-    IterableDataset,
-    RandomSampler,
-    TensorDataset,
-    WeightedRandomSampler,
-)
+from torch.utils.data import TensorDataset
 
 import lightgen_runtime as L
-from lightgen_runtime.callbacks import (
-    BaseFinetuning,
-    Callback,
-    EarlyStopping,
-    LearningRateFinder,
-    ModelCheckpoint,
-)
-from lightgen_runtime.strategies import DDPStrategy
-from lightgen_runtime.utilities.exceptions import (
-    EmptyDataError,
-    MisconfigurationException,
-)
-
-
 
 CASES: dict[str, Callable[[int], Any]] = {}
 
@@ -67,7 +41,9 @@ def numbered(count: int) -> TensorDataset:
 
 
 def digest(module: nn.Module) -> str:
-    content = b"".join(t.detach().numpy().tobytes() for t in module.state_dict().values())
+    content = b"".join(
+        t.detach().numpy().tobytes() for t in module.state_dict().values()
+    )
     return hashlib.sha256(content).hexdigest()[:12]
 
 
@@ -97,5 +73,3 @@ class Net(L.LightningModule):
 
 def weights(module: nn.Module) -> list[float]:
     return torch.cat([p.detach().flatten() for p in module.parameters()]).tolist()
-
-

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from seed_guide import (
+from guide import (
     Statement,
     code_blocks,
     example_class,
@@ -17,7 +17,7 @@ from seed_guide import (
 )
 
 HERE = Path(__file__).parent
-CHECKS = "test_seed_sections.py"
+CHECKS = "test_guide_sections.py"
 
 
 def names_in(path: Path) -> set[str]:
@@ -27,11 +27,13 @@ def names_in(path: Path) -> set[str]:
 
 
 # What takes several processes is tried beside the rest of that.
-SEVERAL_PROCESSES = HERE.parents[1] / "dist"
+SEVERAL_PROCESSES = HERE.parents[1] / "distributed"
 
 
-def seed_files() -> list[Path]:
-    return [path for path in sorted(HERE.glob("test_seed_*.py")) if path.name != CHECKS]
+def guide_files() -> list[Path]:
+    return [
+        path for path in sorted(HERE.glob("test_guide_*.py")) if path.name != CHECKS
+    ]
 
 
 def test_the_guide_is_all_there() -> None:
@@ -50,7 +52,7 @@ def test_section_has_statements(section: str) -> None:
     "statement", statements(), ids=lambda s: re.sub(r"\W+", "_", s.text)[:60]
 )
 def test_statement_has_tests_that_exist(statement: Statement) -> None:
-    files = [*seed_files(), *SEVERAL_PROCESSES.glob("test_*.py")]
+    files = [*guide_files(), *SEVERAL_PROCESSES.glob("test_*.py")]
     known = set().union(*(names_in(path) for path in files))
     assert statement.tests
     assert set(statement.tests) <= known
@@ -58,7 +60,7 @@ def test_statement_has_tests_that_exist(statement: Statement) -> None:
 
 def test_every_test_holds_a_statement() -> None:
     named = {test for statement in statements() for test in statement.tests}
-    for path in seed_files():
+    for path in guide_files():
         assert names_in(path) <= named, path.name
 
 
@@ -67,7 +69,7 @@ def test_example_is_run_by_a_test_that_its_line_names(name: str) -> None:
     (line,) = (s for s in statements() if s.text.startswith(f"- example {name}:"))
     quoting = [
         node.name
-        for path in seed_files()
+        for path in guide_files()
         for node in ast.parse(path.read_text("utf-8")).body
         if isinstance(node, ast.FunctionDef) and f"'{name}'" in ast.unparse(node)
     ]
@@ -75,7 +77,7 @@ def test_example_is_run_by_a_test_that_its_line_names(name: str) -> None:
 
 
 def test_docstrings_quote_the_section() -> None:
-    for path in seed_files():
+    for path in guide_files():
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 assert ":" in (ast.get_docstring(node) or ""), node.name

@@ -1,6 +1,6 @@
 """Statements of the LightningModule guide that have no example of their own.
 
-Continues `test_seed_document.py`: each docstring names, in English, the section that the
+Continues `test_guide_methods.py`: each docstring names, in English, the section that the
 test checks.
 """
 
