@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightgen_runtime.utilities.map_tensors import map_tensors
+from lightgen_runtime.utilities.map_parts import map_parts
 from lightgen_runtime.utilities.move_data import move_data_to_device
 
 
@@ -34,7 +34,7 @@ class CopyStream:
             moved = move_data_to_device(batch, self._device)
         computation = torch.cuda.current_stream(self._device)
         computation.wait_stream(self._stream)
-        return map_tensors(moved, partial(_used_on, computation))
+        return map_parts(moved, Tensor, partial(_used_on, computation))
 
 
 def _is_pinned(batch: Any) -> bool:

@@ -34,7 +34,7 @@ def move_data_to_device(batch: Any, device: torch.device) -> Any:
     return map_parts(batch, _Movable, move)
 
 
-class _Movable(ABC):
+class _Movable(ABC):  # noqa: B024 - only its subclass check is used
     """Every class with a method `to`; what is found is remembered by class."""
 
     @classmethod
