@@ -38,6 +38,7 @@ class CombinedOptimizer(Optimizer):
 
     def __init__(self, *optimizers: Optimizer) -> None:
         self.optimizers = optimizers
+        self._complete = False
         groups = [group for each in optimizers for group in each.param_groups]
         parameters = [p for group in groups for p in group["params"]]
         if len({id(p) for p in parameters}) < len(parameters):
@@ -51,6 +52,7 @@ class CombinedOptimizer(Optimizer):
             )
         super().__init__(parameters, {})
         self.param_groups = groups
+        self._complete = True
 
     @property  # type: ignore[override]
     def state(self) -> dict[Any, Any]:
@@ -71,6 +73,21 @@ class CombinedOptimizer(Optimizer):
         for optimizer in self.optimizers:
             optimizer.step()
         return loss
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refuse a group that none of the optimizers would step.
+
+        Raises:
+            MisconfigurationException: Always, once the optimizer is made.
+        """
+        if self._complete:
+            raise MisconfigurationException(
+                "`CombinedOptimizer.add_param_group`: it does not know which of its "
+                "optimizers is to step the new group. Give it all parameters at the start, "
+                "also those that are frozen still, and let them require gradients when it "
+                "is their turn, in a callback with `BaseFinetuning.make_trainable(module)`."
+            )
+        super().add_param_group(param_group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of every optimizer's parameters."""
