@@ -113,7 +113,9 @@ def _train_epoch(
         closes = trains and (is_last or in_window == accumulate - 1)
         divisor = accumulate
         if accumulate > 1:
-            divisor = _window_length(run, feed, batch_idx, in_window, is_last)
+            divisor = _window_length(
+                run, feed, accumulate, batch_idx, in_window, is_last
+            )
         outputs = step(batch, batch_idx, in_window == 0, closes, divisor)
 
         progress.batch_idx, progress.total_batches = batch_idx + 1, seen
@@ -287,13 +289,17 @@ def _set_horizon(run: Run, feed: Feed, schedulers: SchedulerStepper) -> None:
 
 
 def _window_length(
-    run: Run, feed: Feed, batch_idx: int, in_window: int, is_last: bool
+    run: Run,
+    feed: Feed,
+    accumulate: int,
+    batch_idx: int,
+    in_window: int,
+    is_last: bool,
 ) -> int:
     """Return how many batches the accumulation window of this batch really has.
 
     Compat: Lightning divides the last, shorter window of an epoch by the full length.
     """
-    accumulate: int = run.trainer.accumulate_grad_batches
     if feed.sized:
         return min(accumulate, int(feed.num_batches) - batch_idx + in_window)
     length = in_window + 1

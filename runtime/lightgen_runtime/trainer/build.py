@@ -64,6 +64,7 @@ class TrainerParts:
     check_val_every_n_epoch: int | None
     num_sanity_val_steps: int
     log_every_n_steps: int
+    accumulate_grad_batches: int
     gradient_clip_val: float | None
     gradient_clip_algorithm: str | None
     inference_mode: bool
@@ -112,6 +113,7 @@ def build_parts(flags: dict[str, Any]) -> TrainerParts:
         check_val_every_n_epoch=flags["check_val_every_n_epoch"],
         num_sanity_val_steps=_default(flags["num_sanity_val_steps"], 2),
         log_every_n_steps=_default(flags["log_every_n_steps"], 50),
+        accumulate_grad_batches=flags["accumulate_grad_batches"],
         gradient_clip_val=flags["gradient_clip_val"],
         gradient_clip_algorithm=flags["gradient_clip_algorithm"],
         inference_mode=flags["inference_mode"],
@@ -143,7 +145,7 @@ def changed_parts(parts: TrainerParts, name: str, value: Any) -> TrainerParts:
     as_flags = dict(vars(parts))
     if name != "val_check_interval" and parts.val_check_interval == 1.0:
         as_flags["val_check_interval"] = None  # the default, which fits any other flag
-    neutral = {"accumulate_grad_batches": 1, "deterministic": None, "num_nodes": 1}
+    neutral = {"deterministic": None, "num_nodes": 1}
     changed = {**neutral, **as_flags, name: _whole_if_it_is(name, value)}
     _check_flags(changed)
     if name == "val_check_interval":

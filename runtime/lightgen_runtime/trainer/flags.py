@@ -44,7 +44,6 @@ class TrainerFlags:
 
     _parts: TrainerParts
     _run: Run | None
-    accumulate_grad_batches: int
 
     max_epochs = _Flag[int]("Epochs to train; -1 for no limit.")
     min_epochs = _Flag[int | None]("Epochs before a request to stop counts.")
@@ -62,6 +61,9 @@ class TrainerFlags:
     log_every_n_steps = _Flag[int]("Optimizer steps between two reports to loggers.")
     reload_dataloaders_every_n_epochs = _Flag[int](
         "Epochs between two sets of loaders."
+    )
+    accumulate_grad_batches = _Flag[int](
+        "Batches whose gradients make one optimizer step; counts from the next epoch on."
     )
     gradient_clip_val = _Flag[float | None]("Largest norm, or value, of gradients.")
     gradient_clip_algorithm = _Flag[str | None](

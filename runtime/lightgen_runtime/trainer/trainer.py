@@ -185,7 +185,6 @@ class Trainer(TrainerView):
         self._parts = build_parts(flags)
         self.callbacks = build_callbacks(flags, self._parts)
         self.default_root_dir = str(Path(default_root_dir or Path.cwd()).expanduser())
-        self.accumulate_grad_batches = accumulate_grad_batches
         self.state = TrainerState()
         self.progress = Progress()
         self._ckpt_path: str | None = None

@@ -61,6 +61,7 @@ def test_positional_arguments_are_still_refused() -> None:
         ("gradient_clip_algorithm", "nrom", "Did you mean 'norm'"),
         ("val_check_interval", "soon", "DD:HH:MM:SS"),
         ("num_sanity_val_steps", -2, "num_sanity_val_steps=-2"),
+        ("accumulate_grad_batches", 0, "accumulate_grad_batches=0"),
         ("max_epochs", None, "assign a value"),
         ("limit_val_batches", None, "assign a value"),
     ],
@@ -105,6 +106,31 @@ def test_steps_limited_while_training_end_the_fit_there() -> None:
     trainer = quiet()
     trainer.fit(variant(training_step=training_step), loader())
     assert trainer.global_step == 2
+
+
+def test_accumulation_assigned_while_training_counts_from_the_next_epoch_on() -> None:
+    losses: list[float] = []
+
+    def on_train_batch_start(self: Any, batch: Any, batch_idx: int) -> None:
+        self.trainer.accumulate_grad_batches = 4
+
+    def on_before_backward(self: Any, loss: Any) -> None:
+        losses.append(float(loss.detach()))
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        return 0.0 * self(batch).sum() + 12.0
+
+    trainer = quiet(max_epochs=2, accumulate_grad_batches=2)
+    trainer.fit(
+        variant(
+            on_train_batch_start=on_train_batch_start,
+            on_before_backward=on_before_backward,
+            training_step=training_step,
+        ),
+        loader(),
+    )
+    assert losses == [6.0] * 4 + [3.0] * 4
+    assert trainer.global_step == 3
 
 
 def test_clipping_assigned_while_training_counts_from_the_next_step_on() -> None:
