@@ -563,18 +563,21 @@ def test_flops_are_counted_alike() -> None:
 
 def test_device_stats_are_logged_under_the_same_keys() -> None:
     pytest.importorskip("psutil")
-    rows = [
-        [
-            (step, sorted(row))
-            for step, row in Outcome(
-                namespace,
-                lambda c: [c.DeviceStatsMonitor()],
-                {"configure_optimizers": sgd},
-                log_every_n_steps=2,
-                max_epochs=1,
-            ).logger.rows
-        ]
-        for namespace in (OURS, REFERENCE)
-    ]
+    rows = []
+    for namespace in (OURS, REFERENCE):
+        outcome = Outcome(
+            namespace,
+            lambda c: [c.DeviceStatsMonitor()],
+            {"configure_optimizers": sgd},
+            log_every_n_steps=2,
+            max_epochs=1,
+        )
+        outcome.trainer.test(outcome.module, data(4), verbose=False)
+        rows.append([(step, sorted(row)) for step, row in outcome.logger.rows])
     assert rows[0] == rows[1]
-    assert any("cpu_percent" in key for _, keys in rows[0] for key in keys)
+    hooks = {key.partition("/")[0] for _, keys in rows[0] for key in keys}
+    assert hooks > {
+        f"DeviceStatsMonitor.on_{stage}_batch_{part}"
+        for stage in ("train", "validation", "test")
+        for part in ("start", "end")
+    }

@@ -48,13 +48,17 @@ def run_object() -> MagicMock:
     return MagicMock(spec=wandb.Run, id="abc", config=MagicMock(), dir="files")
 
 
-@pytest.mark.parametrize("prefix", ["", "pre"])
-def test_everything_that_wandb_is_sent(prefix: str, same_with_loggers: Any) -> None:
+@pytest.mark.parametrize(
+    "arguments", [{}, {"prefix": "pre"}, {"sync_tensorboard": True}], ids=str
+)
+def test_everything_that_wandb_is_sent(
+    arguments: dict[str, Any], same_with_loggers: Any
+) -> None:
     picture = numpy.zeros((4, 6, 3), dtype=numpy.uint8)
 
     def scenario(loggers: Any, root: Path) -> Any:
         run = run_object()
-        logger = loggers.WandbLogger(experiment=run, prefix=prefix, save_dir=root)
+        logger = loggers.WandbLogger(experiment=run, save_dir=root, **arguments)
         logger.log_metrics({"loss": 1.5, "acc": 2}, step=3)
         logger.log_metrics({"loss": 1.5})
         logger.log_hyperparams({"rate": 0.1, "nested": {"width": 3}, "none": None})

@@ -113,8 +113,9 @@ def test_drop_last_drops_the_rest_of_each_process(results: Run) -> None:
 def test_what_the_user_has_split_is_left_alone(results: Run) -> None:
     for rank, found in enumerate(results(2)):
         own = found["split_loaders"]["own_split"]
-        assert sorted(own["evaluated"]) != list(range(10))
-        assert set(own["evaluated"]) == set(_epochs(own["seen"])[0]) or own["batches"]
+        # Both samplers give this process the same half, in the same order.
+        assert own["evaluated"] == _epochs(own["seen"])[0]
+        assert len(set(own["evaluated"])) == 5
         assert own["batches"] == 3
         iterable = found["split_loaders"]["iterable"]
         assert _epochs(iterable["seen"])[0] == iterable["evaluated"] == [0, 1, 2, 3]

@@ -77,6 +77,20 @@ def test_metrics_are_read_ten_times_a_second_at_the_most(
     assert 5 <= len(reads) <= 20 * 0.03 / 0.1 + 2
 
 
+def test_bar_is_drawn_every_so_many_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    class Noting(TQDMProgressBar):
+        def get_metrics(self, *args: Any) -> Any:
+            drawn.append(self.train_progress_bar.n)
+            return {}
+
+    monkeypatch.setattr(tqdm_progress, "REFRESH_INTERVAL_S", 0.0)
+    trainer = quiet(callbacks=[Noting(refresh_rate=3)], enable_progress_bar=True)
+    trainer.fit(Small(), loader(14))
+    assert list(dict.fromkeys(drawn)) == [3, 6, 7]  # and the last of the epoch
+
+
 def test_rate_of_zero_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     fitted(Small(), callbacks=[TQDMProgressBar(0)], enable_progress_bar=True)
     assert "Epoch" not in capsys.readouterr().err

@@ -164,3 +164,17 @@ def test_count_of_averages_is_not_read_from_a_device() -> None:
     assert average.n_averaged.device.type == "cpu"
     assert int(average.n_averaged) == 4
     assert averaging_module.AveragedModel is type(average)
+
+
+def test_weights_alone_that_are_saved_while_validating_are_the_average(
+    tmp_path: Path,
+) -> None:
+    class Save(Callback):
+        def on_validation_batch_end(self, trainer: Any, *args: Any) -> None:
+            trainer.save_checkpoint(tmp_path / "inside.ckpt", weights_only=True)
+
+    weights = Weights()
+    fitted(Small(), callbacks=[EMAWeightAveraging(decay=0.5), weights, Save()])
+    saved = torch.load(tmp_path / "inside.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(saved["layer.weight"], weights.validated[-1])
+    assert not torch.equal(saved["layer.weight"], weights.trained[-1])

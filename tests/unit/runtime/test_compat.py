@@ -203,6 +203,11 @@ def messages(code: str, tmp_path: Path) -> list[str]:
             id="hook that is called otherwise",
         ),
         pytest.param(
+            "class C(EarlyStopping):\n    def teardown(self, *args): ...",
+            "2: `Callback.teardown` is different: called after an error too",
+            id="hook of a base class",
+        ),
+        pytest.param(
             "x = {'scheduler': s, 'interval': 'step',\n    'frequency': 2}",
             '2: `"frequency"` is different: "frequency" counts optimizer steps',
             id="scheduler",

@@ -77,6 +77,22 @@ def test_hyperparameters_are_stored_by_path_and_in_full_number(uri: str) -> None
     assert len(params) == 152
 
 
+def test_many_hyperparameters_are_sent_in_parts(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger, sizes = MLFlowLogger(tracking_uri=uri), []
+    log_batch = logger.experiment.log_batch
+
+    def count(run_id: str, params: Any) -> None:
+        sizes.append(len(params))
+        log_batch(run_id, params=params)
+
+    monkeypatch.setattr(logger.experiment, "log_batch", count)
+    logger.log_hyperparams({f"p{number}": number for number in range(250)})
+    assert sizes == [100, 100, 50]
+    assert len(stored(logger, uri).data.params) == 250
+
+
 def test_names_are_prefixed_and_cleaned(uri: str) -> None:
     logger = MLFlowLogger(tracking_uri=uri, prefix="exp")
     with pytest.warns(RuntimeWarning, match="'exp-acc@1' is recorded as 'exp-acc1'"):

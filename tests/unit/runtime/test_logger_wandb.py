@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import struct
 import time
 from collections.abc import Iterator
@@ -134,6 +135,12 @@ def test_open_run_is_used_with_a_warning(tmp_path: Path) -> None:
     run = wandb.init(dir=tmp_path, project="p")
     with pytest.warns(UserWarning, match="already open"):
         assert WandbLogger(save_dir=tmp_path).experiment is run
+
+
+def test_unpickled_logger_goes_on_with_the_run(tmp_path: Path) -> None:
+    logger = WandbLogger(save_dir=tmp_path, offline=True)
+    number = logger.experiment.id
+    assert pickle.loads(pickle.dumps(logger)).version == number
 
 
 def test_given_run_is_used(tmp_path: Path) -> None:

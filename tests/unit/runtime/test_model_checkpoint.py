@@ -380,6 +380,14 @@ def test_failed_link_leaves_the_path_as_it_was(fit, tmp_path, monkeypatch):
     assert Path(callback.best_model_path).is_file()
 
 
+def test_exception_before_another_step_is_not_saved_again(fit, tmp_path):
+    callback, module = ModelCheckpoint(tmp_path, save_on_exception=True), Scored()
+    module.raise_at = 4
+    with pytest.raises(ValueError, match="user code failed"):
+        fit(callback, module)
+    assert names(callback) == ["epoch=0-step=4.ckpt"]
+
+
 def test_exception_because_of_broken_weights_saves_nothing(fit, tmp_path):
     class Broken(Callback):
         def on_train_batch_end(self, trainer, *args):
@@ -482,6 +490,15 @@ def test_resume_into_another_folder_starts_a_new_ranking(fit, tmp_path, caplog):
     assert names(first) == ["epoch=0-step=4.ckpt"]
     assert names(second) == ["epoch=1-step=8.ckpt"]
     assert float(second.best_model_score) == 2.0
+
+
+def test_resume_into_another_folder_removes_nothing_there(fit, tmp_path):
+    first = ModelCheckpoint(tmp_path / "a", save_last=True)
+    fit(first, max_epochs=1)
+    second = ModelCheckpoint(tmp_path / "b")
+    fit(second, ckpt_path=first.last_model_path, max_epochs=3)
+    assert names(first) == ["epoch=0-step=4.ckpt", "last.ckpt"]
+    assert names(second) == ["epoch=2-step=12.ckpt"]
 
 
 def test_state_has_the_keys_of_lightning():

@@ -210,6 +210,28 @@ def test_rich_bar_reads_metrics_only_when_it_draws(tmp_path, monkeypatch):
     assert len(reads) <= 7
 
 
+@pytest.mark.parametrize(("rate", "drawings"), [(1, 3), (2, 4), (100, 11)])
+def test_rich_bar_draws_as_often_a_second_as_asked_to(
+    rate, drawings, tmp_path, monkeypatch
+):
+    now, drawn = [0.0], []
+
+    class Counting(RichProgressBar):
+        def get_metrics(self, trainer, pl_module):
+            drawn.append(now[0])
+            return {}
+
+    class Clock(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            now[0] += 0.125  # ten batches are 1.25 s
+
+    monkeypatch.setattr(rich_progress, "monotonic", lambda: now[0])
+    console = {"file": io.StringIO(), "force_terminal": True}
+    bar = Counting(refresh_rate=rate, console_kwargs=console)
+    make_trainer(tmp_path, bar, Clock(), max_epochs=1).fit(Net(), loader(10))
+    assert len(drawn) == drawings  # the last one when training ends
+
+
 def test_rich_bar_between_drawings_is_one_call(monkeypatch):
     bar, _ = rich_bar()
     bar._next_drawing = float("inf")
