@@ -15,8 +15,8 @@ class DataHooks:
 
     Attributes:
         prepare_data_per_node: Whether `prepare_data` runs once on each machine, or once.
-        allow_zero_length_dataloader_with_multiple_devices: Whether a process of several
-            may get a loader without batches.
+        allow_zero_length_dataloader_with_multiple_devices: Accepted for compatibility;
+            nothing reads it.
     """
 
     prepare_data_per_node = True

@@ -241,11 +241,10 @@ def _validate(run: Run, closed: bool) -> None:
         else:
             hooks.fire(hooks.on_validation_model_zero_grad)
     feeds = run.source.renewed("validate")
-    if not feeds:  # a hook that returned an empty list
-        return
-    evaluate(run, "validate", feeds, in_fit=True)
-    run.trainer.enter_stage("train")
-    report.enter(run.stores["train"], between_batches=False)
+    if feeds:  # none if a hook returned an empty list
+        evaluate(run, "validate", feeds, in_fit=True)
+        run.trainer.enter_stage("train")
+        report.enter(run.stores["train"], between_batches=False)
     if run.val_clock is not None:
         run.val_clock.restart(run.progress.total_batches)
 

@@ -350,7 +350,7 @@ class DDPStrategy(Strategy):
         mean = name in ("mean", "avg", dist.ReduceOp.AVG)
         operation = dist.ReduceOp.SUM if mean else name
         if isinstance(operation, str):
-            operation = getattr(dist.ReduceOp, operation.upper())
+            operation = _operation(operation)
         result = tensor.detach().to(self.root_device, copy=True).contiguous()
         dist.all_reduce(result, op=operation, group=group)
         return result / dist.get_world_size(group) if mean else result
@@ -402,6 +402,17 @@ class DDPStrategy(Strategy):
         answer = torch.tensor(int(decision), device=self.root_device)
         dist.all_reduce(answer, op=dist.ReduceOp.MIN if all else dist.ReduceOp.MAX)
         return bool(answer)
+
+
+def _operation(name: str) -> Any:
+    known = [each.lower() for each in dist.ReduceOp.RedOpType.__members__]
+    if name not in known:
+        near = get_close_matches(name, ["mean", *known], n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise MisconfigurationException(
+            f"`reduce(..., reduce_op={name!r})`: accepted are 'mean' and {known}.{hint}"
+        )
+    return getattr(dist.ReduceOp, name.upper())
 
 
 class _Step(nn.Module):

@@ -53,7 +53,8 @@ class Children:
             rank: subprocess.Popen(command, env=self._environment(rank))
             for rank in range(1, world_size)
         }
-        threading.Thread(target=self._watch, daemon=True).start()
+        if self._processes:
+            threading.Thread(target=self._watch, daemon=True).start()
         atexit.register(self._wait_at_exit)
 
     def _environment(self, rank: int) -> dict[str, str]:

@@ -268,3 +268,31 @@ def test_missing_path_is_a_usage_error(command: str) -> None:
     done = compat(command, "nowhere.py")
     assert done.returncode == 2
     assert "there is nothing at `nowhere.py`" in done.stderr
+
+
+def test_run_names_the_line_that_imports_what_is_absent(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from lightning.pytorch import Trainer\n"
+        "from lightning.pytorch.strategies import FSDPStrategy\n"
+    )
+    ran = compat("run", str(script))
+    assert ran.returncode == 1
+    assert f"{script}:2: `lightning.pytorch.strategies.FSDPStrategy` is absent" in (
+        ran.stdout
+    )
+    assert "Traceback" not in ran.stderr
+
+
+def test_run_leaves_other_failing_imports_alone(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import nowhere\nfrom lightning.pytorch.strategies import FSDPStrategy\n"
+    )
+    assert "No module named 'nowhere'" in compat("run", str(script)).stderr
+
+
+def test_run_of_a_folder_needs_its_main_module(tmp_path: Path) -> None:
+    ran = compat("run", str(tmp_path))
+    assert ran.returncode == 2
+    assert "without a `__main__.py`" in ran.stderr
