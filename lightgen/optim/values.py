@@ -167,6 +167,21 @@ def read_number(
     return value
 
 
+def read_factor(piece: Piece, most: float | None = None) -> float:
+    """Read a factor of the learning rate: above 0, and at most `most`.
+
+    Raises:
+        OptimizerOptionError: It is none.
+    """
+    try:
+        return float(read_number(piece.text, above=0, most=most))
+    except ValueError as error:
+        limit = "" if most is None else f", at most {most:g}"
+        raise piece.error(
+            f"`{piece.text}` is no factor", accepted=f"a number above 0{limit}"
+        ) from error
+
+
 def _read_number(argument: Argument, text: str) -> int | float:
     return read_number(
         text,
