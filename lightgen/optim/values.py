@@ -14,9 +14,8 @@ from lightgen.optim.text import Piece
 HPARAMS = "hparams."
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(%|st|ep)?")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
-_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False} | {
-    "off": False
-}
+_FLAGS = dict.fromkeys(("true", "yes", "on"), True)
+_FLAGS |= dict.fromkeys(("false", "no", "off"), False)
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,6 @@ class Call:
     arguments: dict[str, ast.expr]
     in_file: dict[str, ast.expr]
 
-    def written(self, name: str) -> ast.expr:
-        """Return what stands in the file for an argument."""
-        return self.in_file[name]
-
 
 class CallReader:
     """Reads constructor calls.
