@@ -64,8 +64,7 @@ def merge_block(
     reading = reading_of(source, location) if location.method is not None else None
     if former is None or base is None or reading is None or reading.spec is None:
         return regenerate(text, place, base, new, prefer=prefer, check=unknown_argument)
-    merge = _Merge(text, place, source, location, reading, base, new)
-    merge.is_known = emitted(former, location.class_).text == merge.now.text
+    merge = _Merge(text, place, source, location, reading, former, base, new)
     outcome = merge.best()
     if outcome.conflicts and prefer:
         outcome = merge.attempt(text, lengths=True, prefer=prefer)
@@ -77,8 +76,6 @@ def merge_block(
 class _Merge:
     """The ways to merge one block, the most cautious first."""
 
-    is_known = False
-
     def __init__(
         self,
         text: str,
@@ -86,6 +83,7 @@ class _Merge:
         source: SourceText,
         location: Location,
         reading: Reading,
+        former: OptimSpec,
         base: Generated,
         new: Generated,
     ) -> None:
@@ -94,6 +92,8 @@ class _Merge:
         self.location, self.reading = location, reading
         self.base, self.new = base, new
         self.now = emitted(reading.spec, location.class_)
+        # Whether the code says what the project remembers.
+        self.is_known = emitted(former, location.class_).text == self.now.text
 
     def best(self) -> Outcome:
         """Return the first that works; else the conflicts that no form can avoid."""

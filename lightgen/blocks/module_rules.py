@@ -12,7 +12,8 @@ from lightgen.blocks.module_file import (
     returned_losses,
 )
 from lightgen.errors import OptimizerOptionError, listing, nearest
-from lightgen.optim.spec import OptimSpec
+from lightgen.optim.schedule import Stage
+from lightgen.optim.spec import OptimizerSpec, OptimSpec
 from lightgen.optim.values import Hparam
 
 
@@ -31,27 +32,30 @@ def check_module(spec: OptimSpec, class_: ast.ClassDef, path: str) -> None:
 
 def _check_hparams(spec: OptimSpec, class_: ast.ClassDef, where: str) -> None:
     arguments, takes_more = init_arguments(class_)
-    for optimizer in spec.optimizers:
-        parts = [
-            (name, part)
-            for name, value in optimizer.arguments
-            for part in (value if isinstance(value, tuple) else (value,))
-        ]
-        for name, value in parts:
-            if not isinstance(value, Hparam) or value.name in arguments or takes_more:
-                continue
-            near = nearest(value.name, arguments)
-            raise OptimizerOptionError(
-                f"`{name}` is to come from the configuration, and "
-                f"`{class_.name}.__init__` has no argument `{value.name}`",
-                where=where,
-                accepted=f"one of {listing(arguments)}, or a number",
-                todo=(
-                    f"did you mean hparams.{near}?"
-                    if near
-                    else f"add the argument, or give a number: --opt {name}=VALUE"
-                ),
-            )
+    made: list[OptimizerSpec | Stage] = [*spec.optimizers]
+    for _, schedule in spec.schedules:
+        made += [stage for track in schedule for stage in track.stages]
+    parts = [
+        (name, part)
+        for each in made
+        for name, value in each.arguments
+        for part in (value if isinstance(value, tuple) else (value,))
+    ]
+    for name, value in parts:
+        if not isinstance(value, Hparam) or value.name in arguments or takes_more:
+            continue
+        near = nearest(value.name, arguments)
+        raise OptimizerOptionError(
+            f"`{name}` is to come from the configuration, and "
+            f"`{class_.name}.__init__` has no argument `{value.name}`",
+            where=where,
+            accepted=f"one of {listing(arguments)}, or a number",
+            todo=(
+                f"did you mean hparams.{near}?"
+                if near
+                else f"add the argument, or give a number: {name}=VALUE"
+            ),
+        )
 
 
 def _check_monitors(spec: OptimSpec, class_: ast.ClassDef, where: str) -> None:

@@ -42,14 +42,12 @@ class OptimizerBlock:
         class_name: The class.
         spec: What the block was generated from.
         base: The text that was generated.
-        torch: Release of torch that the catalogue described then.
     """
 
     file: str
     class_name: str
     spec: OptimSpec
     base: Generated
-    torch: str = TORCH
 
     @property
     def key(self) -> str:
@@ -65,7 +63,7 @@ class OptimizerBlock:
             "spec": to_record(self.spec),
             "base": self.base.text,
             "imports": list(self.base.imports),
-            "torch": self.torch,
+            "torch": TORCH,
         }
 
 
@@ -132,7 +130,7 @@ def _read_block(record: Mapping[str, Any]) -> OptimizerBlock:
     if not all(isinstance(each, (ast.Import, ast.ImportFrom)) for each in imports):
         raise ValueError("`imports` are no imports")
     spec = from_record(record["spec"])
-    return OptimizerBlock(record["file"], record["class"], spec, base, record["torch"])
+    return OptimizerBlock(record["file"], record["class"], spec, base)
 
 
 def with_block(state: ProjectState, block: OptimizerBlock) -> ProjectState:
@@ -265,12 +263,19 @@ def read_source(path: Path, shown: str) -> tuple[str, str]:
 
     Raises:
         BlockNotFoundError: There is no such file, or it cannot be decoded.
-        WriteError: It may not be written.
     """
     try:
-        text, encoding = decoded(path.read_bytes(), shown)
+        return decoded(path.read_bytes(), shown)
     except OSError as error:
         raise _unreadable(error, shown) from error
+
+
+def refuse_read_only(path: Path, shown: str) -> None:
+    """Refuse to replace a file that its owner has protected.
+
+    Raises:
+        WriteError: It is one.
+    """
     if not path.stat().st_mode & stat.S_IWUSR:
         raise WriteError(
             "the file is read-only",
@@ -278,7 +283,6 @@ def read_source(path: Path, shown: str) -> tuple[str, str]:
             accepted="a file that you may write",
             todo=f"chmod u+w {shown}",
         )
-    return text, encoding
 
 
 def decoded(content: bytes, shown: str) -> tuple[str, str]:

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightgen.errors import VerificationError
+from lightgen.errors import UsageError, VerificationError
 from lightgen.project.tree import FileTree
 
 CONFIG = "config.yaml"
 LIMIT_S = 600
 """How long a probe may take."""
+_USAGE = 2
+"""Exit code of a project's program for what it cannot be asked."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def probe(
         step: Whether to train one batch, too.
 
     Raises:
-        VerificationError: The code fails, or its groups are not sound.
+        UsageError: The program refuses the options or the configuration.
+        VerificationError: The code fails.
     """
     with _sources(root, changes or {}) as source:
         path = os.pathsep.join(
@@ -85,9 +88,20 @@ def probe(
                 f"the project's code did not make its optimizers in {LIMIT_S} s",
                 todo="--no-verify writes without running it",
             ) from error
+    if done.returncode == _USAGE and not changes:
+        raise UsageError(
+            _said(done.stderr), where="the options of this command, or config.yaml"
+        )
     if done.returncode:
-        raise _failed(done.stderr, package)
-    return Probed(**json.loads(done.stdout.splitlines()[-1]))
+        raise _failed(done.stderr, package, changed=bool(changes))
+    try:
+        return Probed(**json.loads(done.stdout.splitlines()[-1]))
+    except (IndexError, TypeError, ValueError) as error:
+        raise VerificationError(
+            "the project's program says nothing of its optimizers",
+            where=f"src/{package}/__main__.py",
+            accepted="a program that starts `lightgen_runtime.cli.ProjectCLI`",
+        ) from error
 
 
 def check_sound(probed: Probed, where: str) -> None:
@@ -129,16 +143,25 @@ def _sources(root: Path, changes: FileTree) -> Iterator[Path]:
         yield copied
 
 
-def _failed(stderr: str, package: str) -> VerificationError:
-    lines = [line for line in stderr.strip().splitlines() if line.strip()]
-    said = [line for line in lines if line.startswith("error: ")]
-    last = said[-1].removeprefix("error: ") if said else lines[-1] if lines else ""
+def _failed(stderr: str, package: str, *, changed: bool) -> VerificationError:
+    lines = stderr.splitlines()
     return VerificationError(
-        f"the project's code fails with it: {last}",
+        f"the project's code fails{' with it' if changed else ''}: {_said(stderr)}",
         where=_place(lines, package),
         accepted="code that imports, builds its model and makes its optimizers",
-        todo="correct it, or look at it first: --diff; --no-verify writes all the same",
+        todo=(
+            "correct it, or look at it first: --diff; --no-verify writes all the same"
+            if changed
+            else "correct it, then try again"
+        ),
     )
+
+
+def _said(stderr: str) -> str:
+    """Return what a program said last: its own error if there is one."""
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    own = [line for line in lines if line.startswith("error: ")]
+    return (own or lines or [""])[-1].removeprefix("error: ")
 
 
 def _place(lines: list[str], package: str) -> str:

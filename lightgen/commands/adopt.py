@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,8 @@ from lightgen.blocks.adoption import Adoption, adopt
 from lightgen.blocks.optimizer import with_block
 from lightgen.errors import ProjectNotFoundError
 from lightgen.optim.spec import to_record
-from lightgen.project.history import write_command
+from lightgen.project.history import typed_command, write_command
+from lightgen.project.journal import read_file
 from lightgen.project.paths import absolute_path, working_folder
 from lightgen.project.root import find_folder, find_root
 from lightgen.project.state import (
@@ -52,7 +52,7 @@ def adopt_module(
     The file is not changed. What options cannot say is named, line by line.
     """
     here = working_folder()
-    root, state = _project(here)
+    root, state_file, state = _project(here)
     path, _, class_name = module.partition(":")
     target = absolute_path(path, where="argument MODULE")
     if not target.exists() and (root / path).exists():
@@ -61,21 +61,24 @@ def adopt_module(
     writes = not dry_run and not found.known
     if writes:
         content = state_json(with_block(state, found.block))
-        command = shlex.join(["lightgen", *sys.argv[1:]])
-        write_command(root, command, {STATE_PATH: TreeFile(content)})
+        seen = {STATE_PATH: state_file}
+        write_command(root, typed_command(), {STATE_PATH: TreeFile(content)}, seen)
     if as_json:
         console.put_json(_as_json(root, found, writes))
     else:
         _show(found, writes, alone=not set(state.blocks) - {found.block.key})
 
 
-def _project(here: Path) -> tuple[Path, ProjectState]:
-    """Return the project and its records; empty ones where lightgen made none."""
+def _project(here: Path) -> tuple[Path, bytes | None, ProjectState]:
+    """Return the project, the file with its records and what they say.
+
+    Where lightgen made none, there is no file and the records are empty.
+    """
     try:
         root = find_root(here)
     except ProjectNotFoundError:
-        return find_folder(here), plain_state()
-    return root, read_state(root)
+        return find_folder(here), None, plain_state()
+    return root, read_file(root, STATE_PATH), read_state(root)
 
 
 def _as_json(root: Path, found: Adoption, written: bool) -> dict[str, object]:

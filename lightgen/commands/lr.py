@@ -57,7 +57,14 @@ def lr(
             where=str(root),
             accepted=f"`src/{state.package}/__main__.py` and `config.yaml`",
         )
+    figures = _matplotlib() if png is not None else None
     probed = probe(root, state.package, overrides=context.args)
+    if not probed.curve and probed.total_steps is not None:
+        raise UsageError(
+            "the run has no optimizer step, so no learning rate",
+            where="config.yaml, or the options of this command",
+            accepted="at least one epoch, one batch and one optimizer",
+        )
     if probed.total_steps is None:
         raise UsageError(
             "the run has no end, so its schedule has no length",
@@ -68,7 +75,13 @@ def lr(
     if csv_path is not None:
         _write(csv_path, _as_csv(probed).encode())
     if png is not None:
-        _write(png, _as_png(probed))
+        _write(png, _as_png(probed, figures))
+    difference = None
+    if against is not None:
+        block = _only_block(read_blocks(state))
+        changed = with_schedule(root, block, against)
+        other = probe(root, state.package, changed, context.args)
+        difference = _difference(probed, other, against, block)
     if as_json:
         console.put_json(
             {
@@ -82,11 +95,10 @@ def lr(
         )
     else:
         _show(probed)
+    if difference is not None:
+        raise difference
     if against is not None:
-        block = _only_block(read_blocks(state))
-        changed = with_schedule(root, block, against)
-        other = probe(root, state.package, changed, context.args)
-        _compare(probed, other, against, block)
+        console.say(f"the same in every step as: {against}")
 
 
 def _only_block(blocks: list[OptimizerBlock]) -> OptimizerBlock:
@@ -100,19 +112,19 @@ def _only_block(blocks: list[OptimizerBlock]) -> OptimizerBlock:
     return blocks[0]
 
 
-def _compare(
+def _difference(
     probed: Probed, other: Probed, against: str, block: OptimizerBlock
-) -> None:
+) -> OutOfDateError | None:
+    """Build the error that two curves differ; None if they do not."""
     differing = [
         (step, one, two)
-        for (step, one), (_, two) in zip(probed.curve, other.curve, strict=False)
+        for (step, one), (_, two) in zip(probed.curve, other.curve, strict=True)
         if one != two
     ]
-    if not differing and len(probed.curve) == len(other.curve):
-        console.put(f"The same in every step as: {against}")
-        return
-    step, one, two = differing[0] if differing else (len(other.curve), [0.0], [0.0])
-    raise OutOfDateError(
+    if not differing:
+        return None
+    step, one, two = differing[0]
+    return OutOfDateError(
         f"the learning rate differs from `{against}` in {len(differing)} steps, first "
         f"in step {step}: {one[0]:.6g}, not {two[0]:.6g}",
         where=block.file,
@@ -139,12 +151,15 @@ def _show(probed: Probed) -> None:
     console.put(
         f"\nfirst {rates[0]:.6g}  highest {max(rates):.6g}  last {rates[-1]:.6g}"
     )
-    groups = [g for o in probed.optimizers for g in o["groups"]]
-    if len({group["lr"] for group in groups}) > 1:
+    groups = [
+        (f"optimizer {number}, {group['name'] or 'all'}", group["lr"])
+        for number, optimizer in enumerate(probed.optimizers)
+        for group in optimizer["groups"]
+    ]
+    if len({rate for _, rate in groups}) > 1:
         console.put("\nThe curve is the first group's. At step 0:")
-        for group in groups:
-            name = group["name"] or "(no name)"
-            console.put(f"  {name:<20} {group['lr']:.6g}")
+        for name, rate in groups:
+            console.put(f"  {name:<24} {rate:.6g}")
 
 
 def _unit(schedule: dict[str, Any]) -> str:
@@ -188,9 +203,9 @@ def _as_csv(probed: Probed) -> str:
     return stream.getvalue()
 
 
-def _as_png(probed: Probed) -> bytes:
+def _matplotlib() -> Any:
     try:
-        figures: Any = importlib.import_module("matplotlib.figure")
+        return importlib.import_module("matplotlib.figure")
     except ModuleNotFoundError as error:
         raise UsageError(
             "matplotlib is needed to draw, and is not installed",
@@ -198,6 +213,9 @@ def _as_png(probed: Probed) -> bytes:
             accepted="--csv and the plot in the terminal need nothing",
             todo='pip install "lightgen[plot]"',
         ) from error
+
+
+def _as_png(probed: Probed, figures: Any) -> bytes:
     figure = figures.Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     steps = [step for step, _ in probed.curve]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import shlex
+from typing import Annotated, Any, cast
 
 import typer
 
 from lightgen import console
 from lightgen.errors import UnknownOptimizerError, listing, nearest
 from lightgen.optim.arguments import REQUIRED, Argument
-from lightgen.optim.catalogue import OPTIMIZERS, SCHEDULERS, TORCH
+from lightgen.optim.catalogue import OPTIMIZERS, SCHEDULERS, TORCH, find_entry
 from lightgen.optim.entries import Entry, Optimizer, Scheduler
+from lightgen.optim.options import as_options
 from lightgen.optim.recipes import RECIPES
+from lightgen.optim.spec import from_record
+from lightgen.optim.values import Value, write_value
 
 Name = Annotated[
     str | None, typer.Argument(help="An optimizer, a scheduler or a recipe.")
@@ -54,11 +58,7 @@ def _list(title: str, rows: dict[str, str]) -> None:
 
 def _show_one(name: str, as_json: bool) -> None:
     lowered = name.lower()
-    entry: Entry | None = OPTIMIZERS.get(lowered) or SCHEDULERS.get(lowered)
-    entries = (*OPTIMIZERS.values(), *SCHEDULERS.values())
-    entry = entry or next(
-        (found for found in entries if found.class_name.lower() == lowered), None
-    )
+    entry = find_entry(name)
     if entry is not None:
         if as_json:
             console.put_json({"command": "optimizers", **_described(entry)})
@@ -67,7 +67,7 @@ def _show_one(name: str, as_json: bool) -> None:
     elif lowered in RECIPES:
         _show_recipe(lowered, as_json)
     else:
-        known = [*OPTIMIZERS, *SCHEDULERS, *RECIPES]
+        known = list(dict.fromkeys([*OPTIMIZERS, *SCHEDULERS, *RECIPES]))
         near = nearest(name, known)
         raise UnknownOptimizerError(
             f"there is no optimizer, scheduler or recipe `{name}`",
@@ -83,8 +83,10 @@ def _show_entry(entry: Entry) -> None:
     console.put(f"  {entry.source}\n\nArguments:")
     preset = dict(entry.preset) if isinstance(entry, Scheduler) else {}
     for argument in entry.arguments:
-        default = preset.get(argument.name, argument.default)
-        shown = "required" if default == REQUIRED else f"default {default}"
+        default = cast("Value", preset.get(argument.name, argument.default))
+        shown = f"default {write_value(default)}"
+        if default == REQUIRED:
+            shown = "required"
         if isinstance(entry, Scheduler) and argument.name == entry.span:
             shown = "default: the length of the stage"
         console.put(f"  {argument.name}: {argument.accepted}; {shown}")
@@ -102,9 +104,9 @@ def _show_recipe(name: str, as_json: bool) -> None:
         )
         return
     console.put(f"{name}: {recipe.title}\n")
-    for key, value in recipe.record.items():
-        values = list(value.values()) if isinstance(value, dict) else value
-        console.put(f"  --{key.replace('_', '-')} {' '.join(map(repr, values))}")
+    words = as_options(from_record(recipe.record))
+    for option, value in zip(words[::2], words[1::2], strict=True):
+        console.put(f"  {option} {shlex.quote(value)}")
 
 
 def _described(entry: Entry) -> dict[str, Any]:

@@ -13,10 +13,12 @@ from lightgen.blocks.optimizer import (
     Regeneration,
     conflict_error,
     plan,
+    refuse_read_only,
     with_block,
 )
 from lightgen.blocks.pristine import with_base
 from lightgen.blocks.probe import can_probe, check_sound, probe
+from lightgen.blocks.status import NEW_SUFFIX
 from lightgen.commands.optimizer_flags import with_optimizer_options
 from lightgen.errors import OutOfDateError, UsageError
 from lightgen.optim.options import OptimizerOptions
@@ -100,6 +102,8 @@ def regen_optimizer(
     if check:
         _check(result)
     dry_run = dry_run or diff or check
+    if result.before != result.after and not dry_run:
+        refuse_read_only(root / result.block.file, result.block.file)
     tree = _sidecar(result) if sidecar else _changes(root, state, result)
     if verify and result.before != result.after and not dry_run:
         _verify(root, state, result, tree)
@@ -110,7 +114,9 @@ def regen_optimizer(
     if as_json:
         console.put_json(_as_json(root, result, tree, written=not dry_run))
     elif sidecar:
-        console.put(f"Wrote the new block beside the file: {next(iter(tree))}")
+        (path,) = tree
+        done = "Nothing written. It would go" if dry_run else "Wrote the new block"
+        console.put(f"{done} beside the file: {path}")
     else:
         _show(result, written=not dry_run, with_diff=diff)
 
@@ -128,7 +134,7 @@ def _changes(root: Path, state: ProjectState, result: Regeneration) -> FileTree:
 
 def _sidecar(result: Regeneration) -> FileTree:
     """Return the new block as a file of its own, for a merge by hand."""
-    path = f"{result.block.file}.lightgen-new"
+    path = f"{result.block.file}{NEW_SUFFIX}"
     return {path: TreeFile(result.block.base.text.encode(result.encoding))}
 
 

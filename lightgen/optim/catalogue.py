@@ -23,6 +23,12 @@ OPTIMIZERS: Final[Mapping[str, Optimizer]] = MappingProxyType(
 SCHEDULERS: Final[Mapping[str, Scheduler]] = MappingProxyType(
     {entry.name: entry for entry in schedulers.ALL}
 )
+BY_PATH: Final[Mapping[str, Entry]] = MappingProxyType(
+    {entry.path: entry for entry in (*optimizers.ALL, *schedulers.ALL)}
+)
+"""What each class of torch's takes; the names of one class differ in presets only."""
+IMPLIED: Final = frozenset({"params", "optimizer", "last_epoch"})
+"""Arguments that no entry lists."""
 
 E = TypeVar("E", bound=Entry)
 
@@ -42,19 +48,31 @@ def find_scheduler(name: str, where: str) -> Scheduler:
     Raises:
         UnknownOptimizerError: There is none.
     """
-    aliases = {a: e.name for e in SCHEDULERS.values() for a in e.aliases}
-    return _find(aliases.get(name.lower(), name), SCHEDULERS, "scheduler", where)
+    return _find(name, SCHEDULERS, "scheduler", where)
+
+
+def find_entry(name: str) -> Entry | None:
+    """Return an optimizer or a scheduler by any name that a user may write."""
+    return _look_up(name, OPTIMIZERS) or _look_up(name, SCHEDULERS)
+
+
+def _look_up(name: str, table: Mapping[str, E]) -> E | None:
+    lowered = name.lower()
+    classes = {e.class_name.lower(): e for e in _plain(table)}
+    aliases = {a: e for e in table.values() for a in getattr(e, "aliases", ())}
+    return table.get(lowered) or classes.get(lowered) or aliases.get(lowered)
+
+
+def _plain(table: Mapping[str, E]) -> list[E]:
+    """Return the entries without a preset, which a class's own name means."""
+    return [entry for entry in table.values() if not getattr(entry, "preset", ())]
 
 
 def _find(name: str, table: Mapping[str, E], kind: str, where: str) -> E:
-    # A class's own name means the entry without a preset.
-    plain = [entry for entry in table.values() if not getattr(entry, "preset", ())]
-    classes = {entry.class_name.lower(): entry for entry in plain}
-    lowered = name.lower()
-    found = table.get(lowered) or classes.get(lowered)
+    found = _look_up(name, table)
     if found is not None:
         return found
-    near = nearest(name, [*(entry.class_name for entry in plain), *table])
+    near = nearest(name, [*(entry.class_name for entry in _plain(table)), *table])
     raise UnknownOptimizerError(
         f"torch has no {kind} `{name}`",
         where=where,

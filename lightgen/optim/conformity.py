@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from lightgen.optim.catalogue import OPTIMIZERS, SCHEDULERS
-from lightgen.optim.entries import Entry
-
-_ALWAYS = {"params", "optimizer", "last_epoch"}
-_BY_PATH: dict[str, Entry] = {
-    entry.path: entry for entry in (*OPTIMIZERS.values(), *SCHEDULERS.values())
-}
+from lightgen.optim.catalogue import BY_PATH, IMPLIED
 
 
 def unknown_argument(method: ast.FunctionDef) -> str | None:
@@ -18,11 +12,11 @@ def unknown_argument(method: ast.FunctionDef) -> str | None:
     for node in ast.walk(method):
         if not isinstance(node, ast.Call):
             continue
-        entry = _BY_PATH.get(ast.unparse(node.func))
+        entry = BY_PATH.get(ast.unparse(node.func))
         if entry is None:
             continue
         for keyword in node.keywords:
             name = keyword.arg
-            if name is not None and name not in _ALWAYS and not entry.has(name):
+            if name is not None and name not in IMPLIED and not entry.has(name):
                 return f"`{entry.class_name}` has no argument `{name}`, which you set"
     return None

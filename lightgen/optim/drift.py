@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightgen.optim.arguments import REQUIRED
-from lightgen.optim.catalogue import OPTIMIZERS, SCHEDULERS
+from lightgen.optim.catalogue import BY_PATH, IMPLIED
 from lightgen.optim.entries import Entry
 
 LIMIT_S = 120
@@ -42,7 +42,6 @@ for home, base in (
             }
 print(json.dumps({"version": torch.__version__, "classes": classes}, default=str))
 """
-_ALWAYS = {"params", "optimizer", "last_epoch"}
 _COMPOSITIONS = {"SequentialLR", "ChainedScheduler", "LRScheduler"}
 
 Signature = Mapping[str, Mapping[str, Any]]
@@ -108,10 +107,7 @@ def read_installed() -> Installed | None:
 def drift(classes: Mapping[str, Signature]) -> list[Drift]:
     """Compare signatures of torch with the catalogue."""
     found: list[Drift] = []
-    entries: dict[str, Entry] = {
-        entry.path: entry for entry in (*OPTIMIZERS.values(), *SCHEDULERS.values())
-    }
-    for path, entry in entries.items():
+    for path, entry in BY_PATH.items():
         if path in classes:
             found += _argument_drift(entry, classes[path])
         else:
@@ -119,7 +115,7 @@ def drift(classes: Mapping[str, Signature]) -> list[Drift]:
             found.append(Drift(entry.class_name, text, breaks=True))
     for path in classes:
         name = path.rpartition(".")[2]
-        if path not in entries and name not in _COMPOSITIONS:
+        if path not in BY_PATH and name not in _COMPOSITIONS:
             found.append(Drift(name, "torch has it, the catalogue not", breaks=False))
     return found
 
@@ -138,7 +134,7 @@ def _argument_drift(entry: Entry, signature: Signature) -> list[Drift]:
             text = f"the default is {theirs!r} in torch, {ours!r} in the catalogue"
             found.append(Drift(subject, text, breaks=theirs == REQUIRED))
     for name, parameter in signature.items():
-        if name not in _ALWAYS and not entry.has(name):
+        if name not in IMPLIED and not entry.has(name):
             text = "torch has it, the catalogue not"
             needed = "default" not in parameter
             found.append(Drift(f"{entry.class_name}.{name}", text, breaks=needed))

@@ -58,13 +58,11 @@ class Optimizer(Entry):
         groups: Whether it takes parameter groups.
         closure: Whether a step evaluates the loss again.
         dims: The only number of dimensions a parameter may have; 0 for any.
-        sparse: Whether it takes sparse gradients only.
     """
 
     groups: bool = True
     closure: bool = False
     dims: int = 0
-    sparse: bool = False
 
     home = "torch.optim"
 

@@ -10,7 +10,13 @@ from typing import Any
 from lightgen.errors import OptimizerOptionError, nearest
 from lightgen.optim.recipes import RECIPES
 from lightgen.optim.rules import check_spec
-from lightgen.optim.schedule import Schedule, format_schedule, parse_schedule
+from lightgen.optim.schedule import (
+    Schedule,
+    check_track,
+    format_schedule,
+    parse_schedule,
+    read_track_option,
+)
 from lightgen.optim.selector import check_selector
 from lightgen.optim.spec import (
     GroupSpec,
@@ -23,7 +29,13 @@ from lightgen.optim.spec import (
     with_arguments,
 )
 from lightgen.optim.text import Piece
-from lightgen.optim.values import Hparam, Value, read_number, write_value
+from lightgen.optim.values import (
+    Hparam,
+    Value,
+    read_factor,
+    read_value,
+    write_value,
+)
 
 DEFAULT = "adamw:lr=hparams.lr"
 _SPEC_KEYS = (
@@ -134,17 +146,16 @@ def _start(options: OptimizerOptions, former: OptimSpec | None) -> OptimSpec:
             )
         return from_record(recipe.record)
     if options.spec is not None:
-        return from_record(_read_spec(options.spec))
+        return _read_spec(options.spec)
     return former or OptimSpec((parse_optimizer(DEFAULT),))
 
 
 def _with_optimizers(options: OptimizerOptions, spec: OptimSpec) -> OptimSpec:
     optimizers = spec.optimizers
     if options.optimizer:
-        kept = _from_config(optimizers)
+        kept = _from_config(optimizers) if len(options.optimizer) == 1 else {}
         optimizers = tuple(
-            _keeping(parse_optimizer(text), kept if len(options.optimizer) == 1 else {})
-            for text in options.optimizer
+            _keeping(parse_optimizer(text), kept) for text in options.optimizer
         )
     changes = _changes(options)
     if changes:
@@ -186,9 +197,7 @@ def _changes(options: OptimizerOptions) -> dict[str, str]:
 
 def _from_config(optimizers: tuple[OptimizerSpec, ...]) -> dict[str, Value]:
     """Return what comes from the configuration, which another optimizer should keep."""
-    if len(optimizers) > 1:
-        return {}
-    pairs = optimizers[0].arguments
+    pairs = [pair for each in optimizers for pair in each.arguments]
     return {name: value for name, value in pairs if isinstance(value, Hparam)}
 
 
@@ -205,19 +214,23 @@ def _keeping(optimizer: OptimizerSpec, kept: dict[str, Value]) -> OptimizerSpec:
 def _with_schedules(options: OptimizerOptions, spec: OptimSpec) -> OptimSpec:
     schedules = dict(spec.schedules)
     if options.schedule:
-        schedules = {}
+        said: dict[str, Schedule] = {}
         for text in options.schedule:
             label, equals, rest = text.partition("=")
             if equals and label.strip().isidentifier():
-                schedules[label.strip()] = parse_schedule(rest)
+                said[label.strip()] = parse_schedule(rest)
             else:
-                schedules[""] = parse_schedule(text)
+                said[""] = parse_schedule(text)
+        # Without a label it is for all, and none of the former is left.
+        schedules = said if "" in said else {**schedules, **said}
+    texts = {"interval": options.interval, "monitor": options.monitor}
     changes: dict[str, Any] = {
-        "interval": options.interval,
-        "monitor": options.monitor,
-        "strict": options.strict,
+        name: read_track_option(name, Piece.of(text, f"option --{name}"))
+        for name, text in texts.items()
+        if text is not None
     }
-    changes = {name: value for name, value in changes.items() if value is not None}
+    if options.strict is not None:
+        changes["strict"] = options.strict
     if changes or options.mode is not None:
         schedules = {
             label: _with_track_options(schedule, changes, options.mode)
@@ -239,10 +252,16 @@ def _with_track_options(
         }
         if mode is not None and track.is_plateau:
             (stage,) = track.parts[0]
-            arguments = dict(stage.arguments) | {"mode": mode}
+            argument = stage.entry.argument("mode")
+            assert argument is not None
+            value = read_value(argument, Piece.of(mode, "option --mode"))
+            arguments = dict(stage.arguments) | {"mode": value}
             stage = replace(stage, arguments=tuple(arguments.items()))
             mine["parts"] = ((stage,),)
-        tracks.append(replace(track, **mine))
+        changed = replace(track, **mine)
+        text = format_schedule((changed,))
+        check_track(changed, Piece.of(text, "options --schedule, --interval"))
+        tracks.append(changed)
     used = plateau.intersection(changes) or mode is not None
     if used and not any(track.is_plateau for track in schedule):
         raise OptimizerOptionError(
@@ -259,36 +278,33 @@ def _groups(options: OptimizerOptions, former: GroupSpec) -> GroupSpec:
     if options.lr_scale:
         scales = tuple(_scale(text) for text in options.lr_scale if text != "none")
     decay = former.layer_decay
-    layers = former.layers if options.layers is None else options.layers
+    layers = former.layers
+    if options.layers is not None:
+        layers = "" if options.layers == "none" else options.layers
+        if layers:
+            check_selector(Piece.of(layers, "option --layers"))
     if options.layer_decay == "none":
         decay, layers = None, ""
     elif options.layer_decay is not None:
-        decay = _factor(Piece.of(options.layer_decay, "option --layer-decay"))
+        decay = read_factor(
+            Piece.of(options.layer_decay, "option --layer-decay"), most=1
+        )
     no_decay = former.no_decay
     if options.no_decay is not None:
         no_decay = tuple(_words(options.no_decay))
         for word in no_decay:
             check_selector(Piece.of(word, "option --no-decay"))
-    return GroupSpec(no_decay, scales, decay, "" if layers == "none" else layers)
+    return GroupSpec(no_decay, scales, decay, layers)
 
 
 def _scale(text: str) -> tuple[str, float]:
-    selector, factor = Piece.of(text, "option --lr-scale").partition("=")
-    if factor is None:
-        raise selector.error(f"`{text}` scales nothing", accepted="SELECTOR=FACTOR")
+    whole = Piece.of(text, "option --lr-scale")
+    at = text.rfind("=")  # the selector may hold some: ndim>=2
+    if at < 0:
+        raise whole.error(f"`{text}` scales nothing", accepted="SELECTOR=FACTOR")
+    selector, factor = whole.part(0, at), whole.part(at + 1)
     check_selector(selector)
-    return selector.text, _factor(factor, most=None)
-
-
-def _factor(piece: Piece, most: float | None = 1.0) -> float:
-    try:
-        return float(read_number(piece.text, above=0, most=most))
-    except ValueError as error:
-        raise piece.error(
-            f"`{piece.text}` is no factor",
-            accepted="a number above 0"
-            + ("" if most is None else f", at most {most:g}"),
-        ) from error
+    return selector.text, read_factor(factor)
 
 
 def _selectors(
@@ -307,7 +323,7 @@ def _words(text: str | None) -> list[str]:
     return [word for word in words if word and word != "none"]
 
 
-def _read_spec(path: Path) -> dict[str, Any]:
+def _read_spec(path: Path) -> OptimSpec:
     """Read a YAML file with the keys of a record."""
     import yaml
 
@@ -333,8 +349,4 @@ def _read_spec(path: Path) -> dict[str, Any]:
                 accepted=", ".join(_SPEC_KEYS),
                 todo=f"did you mean `{near}`?" if near else "",
             )
-    if isinstance(record["optimizer"], str):
-        record["optimizer"] = [record["optimizer"]]
-    if isinstance(record.get("schedule"), str):
-        record["schedule"] = {"": record["schedule"]}
-    return record
+    return from_record(record, where=str(path))

@@ -13,6 +13,7 @@ concerns its whole track: `interval`, `frequency`, `monitor`, `strict` and `name
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from lightgen.optim.catalogue import SCHEDULERS, find_scheduler
@@ -27,6 +28,8 @@ from lightgen.optim.values import (
 )
 
 _TRACK_KEYS = ("interval", "frequency", "monitor", "strict", "name")
+_NAME = re.compile(r"[^,&>+\"\\\n]+")
+"""What can be written into a schedule, and into code, as it is."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def _track(piece: Piece) -> Track:
     if "name" in extras:
         extras["label"] = extras.pop("name")
     track = replace(track, **extras)  # type: ignore[arg-type]
-    _check_track(track, piece)
+    check_track(track, piece)
     return track
 
 
@@ -143,7 +146,7 @@ def _stage(piece: Piece, extras: dict[str, str | int | bool]) -> Stage:
         if value is None:
             length = _length(item, entry, length)
         elif key.text in _TRACK_KEYS:
-            extras[key.text] = _extra(key.text, value)
+            extras[key.text] = read_track_option(key.text, value)
         else:
             argument = entry.argument(key.text)
             if argument is None:
@@ -172,7 +175,12 @@ def _length(piece: Piece, entry: Scheduler, before: Duration | None) -> Duration
     return length
 
 
-def _extra(key: str, piece: Piece) -> str | int | bool:
+def read_track_option(key: str, piece: Piece) -> str | int | bool:
+    """Read what concerns a whole track.
+
+    Raises:
+        OptimizerOptionError: It cannot be that.
+    """
     text = piece.text
     if key == "interval" and text in ("step", "epoch"):
         return text
@@ -180,7 +188,7 @@ def _extra(key: str, piece: Piece) -> str | int | bool:
         return int(text)
     if key == "strict" and text.lower() in ("true", "false"):
         return text.lower() == "true"
-    if key in ("monitor", "name") and text:
+    if key in ("monitor", "name") and _NAME.fullmatch(text):
         return text
     accepted = {
         "interval": "step or epoch",
@@ -207,7 +215,12 @@ def _check_required(entry: Scheduler, given: dict[str, Value], name: Piece) -> N
         )
 
 
-def _check_track(track: Track, piece: Piece) -> None:
+def check_track(track: Track, piece: Piece) -> None:
+    """Check that torch can step the schedulers of a track together.
+
+    Raises:
+        OptimizerOptionError: It cannot.
+    """
     composed = len(track.stages) > 1
     for stage in track.stages:
         if composed and not stage.entry.composes:

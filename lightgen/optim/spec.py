@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lightgen.errors import OptimizerOptionError
 from lightgen.optim.catalogue import OPTIMIZERS, find_optimizer
 from lightgen.optim.entries import Optimizer
 from lightgen.optim.schedule import Schedule, format_schedule, parse_schedule
 from lightgen.optim.selector import check_selector
 from lightgen.optim.text import Piece
-from lightgen.optim.values import Value, read_value, write_value
+from lightgen.optim.values import Value, read_factor, read_value, write_value
 
 
 @dataclass(frozen=True)
@@ -175,28 +176,84 @@ def to_record(spec: OptimSpec) -> dict[str, Any]:
     return {key: value for key, value in record.items() if value}
 
 
-def from_record(record: Mapping[str, Any]) -> OptimSpec:
-    """Return the specification that `to_record` wrote down.
+def from_record(
+    record: Mapping[str, Any], where: str = "the project's records"
+) -> OptimSpec:
+    """Return the specification that `to_record`, or a person, wrote down.
+
+    Args:
+        record: Where one text stands for a list of texts, it may stand alone.
+        where: What it is read from, for messages.
 
     Raises:
         OptimizerOptionError: It cannot be read.
         UnknownOptimizerError: It names something that does not exist.
     """
-    schedules = {
-        label: parse_schedule(text)
-        for label, text in record.get("schedule", {}).items()
-    }
-    return OptimSpec(
-        tuple(parse_optimizer(text) for text in record["optimizer"]),
-        tuple(schedules.items()),
-        GroupSpec(
-            tuple(record.get("no_decay", ())),
-            tuple(record.get("lr_scale", {}).items()),
-            record.get("layer_decay"),
-            record.get("layers", ""),
-        ),
-        tuple(record.get("freeze", ())),
+    optimizers, no_decay, freeze, layers = (
+        _texts(record, key, where)
+        for key in ("optimizer", "no_decay", "freeze", "layers")
     )
+    schedules = tuple(
+        (label.text, parse_schedule(text.text, text.option))
+        for label, text in _pairs(record, "schedule", where)
+    )
+    scales = tuple(
+        (selector.text, read_factor(factor))
+        for selector, factor in _pairs(record, "lr_scale", where)
+    )
+    decay = record.get("layer_decay")
+    if decay is not None:
+        decay = read_factor(Piece.of(str(decay), f"{where}, `layer_decay`"), most=1)
+    for selector in (*no_decay, *freeze, *layers):
+        check_selector(selector)
+    for selector, _ in _pairs(record, "lr_scale", where):
+        check_selector(selector)
+    return OptimSpec(
+        tuple(parse_optimizer(each.text, each.option) for each in optimizers),
+        schedules,
+        GroupSpec(
+            tuple(word.text for word in no_decay),
+            scales,
+            decay,
+            layers[0].text if layers else "",
+        ),
+        tuple(selector.text for selector in freeze),
+    )
+
+
+def _texts(record: Mapping[str, Any], key: str, where: str) -> list[Piece]:
+    found = record.get(key, ())
+    listed = [found] if isinstance(found, str) else found
+    if not isinstance(listed, (list, tuple)) or not all(
+        isinstance(text, str) for text in listed
+    ):
+        raise OptimizerOptionError(
+            f"`{key}` cannot be {found!r}",
+            where=where,
+            accepted="a text, or a list of texts",
+        )
+    return [Piece.of(text, f"{where}, `{key}`") for text in listed]
+
+
+def _pairs(
+    record: Mapping[str, Any], key: str, where: str
+) -> list[tuple[Piece, Piece]]:
+    found = record.get(key, {})
+    mapping = {"": found} if isinstance(found, str) else found
+    if not isinstance(mapping, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, (str, int, float))
+        for name, value in mapping.items()
+    ):
+        raise OptimizerOptionError(
+            f"`{key}` cannot be {found!r}",
+            where=where,
+            accepted="a mapping: of labels to schedules, or of selectors to factors",
+        )
+    option = f"{where}, `{key}`"
+    return [
+        (Piece.of(name, option), Piece.of(str(value), option))
+        for name, value in mapping.items()
+    ]
 
 
 def _ordered(

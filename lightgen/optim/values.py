@@ -14,9 +14,8 @@ from lightgen.optim.text import Piece
 HPARAMS = "hparams."
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(%|st|ep)?")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
-_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False} | {
-    "off": False
-}
+_FLAGS = dict.fromkeys(("true", "yes", "on"), True)
+_FLAGS |= dict.fromkeys(("false", "no", "off"), False)
 
 
 @dataclass(frozen=True)
@@ -165,6 +164,21 @@ def read_number(
     if not fits:
         raise ValueError(f"{text} is out of range")
     return value
+
+
+def read_factor(piece: Piece, most: float | None = None) -> float:
+    """Read a factor of the learning rate: above 0, and at most `most`.
+
+    Raises:
+        OptimizerOptionError: It is none.
+    """
+    try:
+        return float(read_number(piece.text, above=0, most=most))
+    except ValueError as error:
+        limit = "" if most is None else f", at most {most:g}"
+        raise piece.error(
+            f"`{piece.text}` is no factor", accepted=f"a number above 0{limit}"
+        ) from error
 
 
 def _read_number(argument: Argument, text: str) -> int | float:

@@ -133,8 +133,8 @@ def regenerate(
 def status_of(ours: Version, base: Generated) -> Status:
     """Tell what a user has done to a block since it was generated."""
     source = ours.source
-    span = _method_span(source, ours.method)
-    mine = source.text[source.line_start(span.start) : span.end]
+    span = method_span(source, ours.method)
+    mine = source.text[span.start : span.end]
     if _lines(mine) == _lines(base.text.rstrip("\n")):
         return "pristine"
     version = base.version
@@ -227,20 +227,7 @@ def _prove(before: str, after: str, place: Place) -> None:
     Raises:
         VerificationError: Something did.
     """
-    outsides = []
-    for text in (before, after):
-        source = SourceText(text)
-        location = locate(source, place.path, place.class_name, place.method)
-        assert location.method is not None
-        cut = _method_span(source, location.method)
-        rest = source.text[: cut.start] + source.text[cut.end :]
-        lines = [
-            line
-            for line in rest.splitlines(keepends=True)
-            if not line.startswith(("import ", "from "))
-        ]
-        outsides.append("".join(lines))
-    if outsides[0] != outsides[1]:
+    if _outside(before, place) != _outside(after, place):
         raise VerificationError(
             "the new block would change the file outside of it",
             where=place.path,
@@ -249,13 +236,24 @@ def _prove(before: str, after: str, place: Place) -> None:
         )
 
 
-def _method_span(source: SourceText, method: ast.FunctionDef) -> Span:
-    first = method.decorator_list[0] if method.decorator_list else None
-    start = source.span(method).start
-    if first is not None:
-        start = source.line_start(source.span(first).start)
-        start += len(source.indent(start))
-    return Span(start, source.span(method).end)
+def _outside(text: str, place: Place) -> str:
+    """Return a file without its block and the lines of its imports."""
+    source = SourceText(text)
+    location = locate(source, place.path, place.class_name, place.method)
+    assert location.method is not None
+    cuts = [method_span(source, location.method)]
+    for node in source.tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            span = source.span(node)
+            cuts.append(Span(span.start, source.line_end(span.end - 1)))
+    return apply_edits(text, without_overlaps([Edit(cut, "") for cut in cuts]))
+
+
+def method_span(source: SourceText, method: ast.FunctionDef) -> Span:
+    """Return the lines of a method, its decorators included, without the last end."""
+    nodes: list[ast.stmt | ast.expr] = [method, *method.decorator_list]
+    first = min(source.span(node).start for node in nodes)
+    return Span(source.line_start(first), source.span(method).end)
 
 
 def _whole(ours: Version, new: Generated) -> Conflict:

@@ -19,12 +19,12 @@ def unassigned_names(method: ast.FunctionDef, names: set[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def assigned_names(method: ast.FunctionDef) -> set[str]:
-    """Return every variable that a method assigns anywhere."""
+def assigned_names(node: ast.AST) -> set[str]:
+    """Return every variable that is assigned anywhere inside."""
     return {
-        node.id
-        for node in ast.walk(method)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        inner.id
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)
     }
 
 
@@ -47,19 +47,15 @@ def _statement(
         return assigned | {statement.name}  # its body runs later
     if isinstance(statement, ast.If):
         _reads(statement.test, assigned, names, found)
-        ends = [
-            _body(branch, set(assigned), names, found)
-            for branch in (statement.body, statement.orelse)
-        ]
-        going_on = [end for end in ends if end is not None]
-        return set.intersection(*going_on) if going_on else None
+        branches = (statement.body, statement.orelse)
+        return _either([_body(b, set(assigned), names, found) for b in branches])
     if isinstance(statement, (ast.For, ast.While, ast.AsyncFor)):
         inner = set(assigned)
         if isinstance(statement, ast.While):
             _reads(statement.test, assigned, names, found)
         else:
             _reads(statement.iter, assigned, names, found)
-            inner |= _stores(statement.target)
+            inner |= assigned_names(statement.target)
         _body(statement.body, inner, names, found)
         _body(statement.orelse, set(assigned), names, found)
         return assigned
@@ -67,18 +63,27 @@ def _statement(
         for item in statement.items:
             _reads(item.context_expr, assigned, names, found)
             if item.optional_vars is not None:
-                assigned = assigned | _stores(item.optional_vars)
+                assigned = assigned | assigned_names(item.optional_vars)
         return _body(statement.body, assigned, names, found)
     if isinstance(statement, ast.Try):
-        inside = _body(statement.body, set(assigned), names, found)
+        inside = [*statement.body, *statement.orelse]
+        ends = [_body(inside, set(assigned), names, found)]
         for handler in statement.handlers:
-            _body(handler.body, set(assigned), names, found)
-        after = inside if inside is not None and not statement.handlers else assigned
-        return _body(statement.finalbody, after, names, found)
+            caught = assigned | {handler.name or ""}
+            ends.append(_body(handler.body, caught, names, found))
+        after = _either(ends)
+        last = _body(statement.finalbody, after or assigned, names, found)
+        return None if after is None else last
     _reads(statement, assigned, names, found)
     if isinstance(statement, (ast.Return, ast.Raise)):
         return None
-    return assigned | _stores(statement)
+    return assigned | assigned_names(statement)
+
+
+def _either(ends: list[set[str] | None]) -> set[str] | None:
+    """Return what is assigned behind branches, None if none of them goes on."""
+    going_on = [end for end in ends if end is not None]
+    return set.intersection(*going_on) if going_on else None
 
 
 def _reads(
@@ -87,7 +92,7 @@ def _reads(
     own: set[str] = set()
     for inner in ast.walk(node):  # what comprehensions and lambdas name for themselves
         if isinstance(inner, ast.comprehension):
-            own |= _stores(inner.target)
+            own |= assigned_names(inner.target)
         elif isinstance(inner, ast.Lambda):
             own |= {argument.arg for argument in inner.args.args}
     found += [
@@ -98,11 +103,3 @@ def _reads(
         and inner.id in names
         and inner.id not in assigned | own
     ]
-
-
-def _stores(node: ast.AST) -> set[str]:
-    return {
-        inner.id
-        for inner in ast.walk(node)
-        if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)
-    }

@@ -72,8 +72,7 @@ def _changed(
     statement = _rewritable(source, module)
     if statement is None:
         if missing:
-            line = f"from {module} import {', '.join(sorted(missing))}"
-            edits.append(_new_line(source, line))
+            edits.append(_new_line(source, _from_line(source, module, missing)))
         return edits
     names = {alias.name for alias in statement.names}
     left = (names | missing) - unused
@@ -82,11 +81,15 @@ def _changed(
     span = source.span(statement)
     if not left:
         return [*edits, Edit(Span(span.start, source.line_end(span.end - 1)), "")]
-    line = f"from {module} import {', '.join(sorted(left))}"
-    if len(line) > 88:
-        listed = "".join(f"    {name},{source.newline}" for name in sorted(left))
-        line = f"from {module} import ({source.newline}{listed})"
-    return [*edits, Edit(span, line)]
+    return [*edits, Edit(span, _from_line(source, module, left))]
+
+
+def _from_line(source: SourceText, module: str, names: set[str]) -> str:
+    line = f"from {module} import {', '.join(sorted(names))}"
+    if len(line) <= 88:
+        return line
+    listed = "".join(f"    {name},{source.newline}" for name in sorted(names))
+    return f"from {module} import ({source.newline}{listed})"
 
 
 def _rewritable(source: SourceText, module: str) -> ast.ImportFrom | None:

@@ -271,13 +271,8 @@ class _Merger:
             anchor, put = anchors[-1], insertion_after
         elif followers:
             anchor, put = followers[0], insertion_before
-        elif len(ours.slots) == 1 and ours.kind == "call":  # no argument at all
-            text = self._moved(part.span, source.indent(ours.span.start))
-            at = ours.value.end - 1
-            self.result.edits.append(Edit(Span(at, at), text, self.inserted))
-            return
-        elif ours.kind == "call":  # it has no argument at all
-            lead = "" if place == 1 else ", "
+        elif ours.kind == "call":  # it has none of the generator's arguments
+            lead = ", " if len(ours.slots) > 1 else ""
             text = lead + self._moved(part.span, source.indent(ours.span.start))
             at = ours.value.end - 1
             self.result.edits.append(Edit(Span(at, at), text, self.inserted))

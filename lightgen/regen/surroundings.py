@@ -6,11 +6,11 @@ import ast
 import inspect
 from collections.abc import Sequence
 
-from lightgen.regen.block import Generated, Place
+from lightgen.regen.block import Generated, Place, method_span
 from lightgen.regen.edits import Edit, apply_edits
 from lightgen.regen.imports import import_edits
 from lightgen.regen.locate import locate, parse_file
-from lightgen.regen.text import SourceText, Span
+from lightgen.regen.text import SourceText
 
 
 def with_block_replaced(
@@ -34,7 +34,7 @@ def with_block_replaced(
     method = locate(source, place.path, place.class_name, place.method).method
     if method is None:
         return text
-    edit = Edit(_span(source, method), new.text.rstrip("\n"))
+    edit = Edit(method_span(source, method), new.text.rstrip("\n"))
     replaced = SourceText(apply_edits(text, [edit]))
     edits = import_edits(replaced, list(new.imports), list(dropped))
     return apply_edits(replaced.text, edits)
@@ -66,13 +66,15 @@ def same_meaning_around(one: str, other: str, places: Sequence[Place]) -> bool:
 def _around(text: str, places: Sequence[Place]) -> str:
     source = parse_file(text, places[0].path)
     methods = _methods(source, places)
-    return apply_edits(text, [Edit(_span(source, method), "") for method in methods])
+    return apply_edits(
+        text, [Edit(method_span(source, method), "") for method in methods]
+    )
 
 
 def _meaning_around(text: str, places: Sequence[Place]) -> tuple[str, list[str]]:
     source = parse_file(text, places[0].path if places else "the file")
     methods = _methods(source, places)
-    spans = [_span(source, method) for method in methods]
+    spans = [method_span(source, method) for method in methods]
     comments = [
         source.text[found.start : found.end].rstrip()
         for found in source.comments
@@ -104,10 +106,3 @@ def _methods(source: SourceText, places: Sequence[Place]) -> list[ast.FunctionDe
         for place in places
     ]
     return [method for method in found if method is not None]
-
-
-def _span(source: SourceText, method: ast.FunctionDef) -> Span:
-    """Return the lines of a method, its decorators included, without the last end."""
-    nodes: list[ast.stmt | ast.expr] = [method, *method.decorator_list]
-    first = min(source.span(node).start for node in nodes)
-    return Span(source.line_start(first), source.span(method).end)

@@ -19,6 +19,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
+HAND_WRITTEN = """\
+import lightgen_runtime as L
+import torch
+
+
+class Net(L.LightningModule):
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.1)
+"""
 
 
 def _run(
@@ -172,3 +181,20 @@ def test_wheel_trains_a_generated_project_in_an_empty_environment(
     metrics = json.loads(tested.splitlines()[-1])["metrics"]
     accuracy = next(value for key, value in metrics.items() if "acc" in key)
     assert 0.3 < accuracy <= 1.0
+
+    module = project / "src/mymodel/module.py"
+    before = module.read_bytes()
+    change = ["regen", "optimizer", "--optimizer", "sgd", "--schedule", "cosine"]
+    changed = json.loads(lightgen(*change, "--json", folder=project))
+    assert "src/mymodel/module.py" in changed["written"]
+    assert b"torch.optim.SGD(" in module.read_bytes()
+    rates = json.loads(lightgen("lr", "--json", folder=project))
+    assert rates["optimizers"][0]["class"] == "SGD"
+    assert rates["curve"][0][1] > rates["curve"][-1][1]
+    lightgen("undo", folder=project)
+    assert module.read_bytes() == before
+
+    net = tmp_path / "net.py"
+    net.write_text(HAND_WRITTEN)
+    adopted = json.loads(lightgen("adopt", "net.py", "--json"))
+    assert adopted["spec"] == {"optimizer": ["adam:lr=0.1"]}

@@ -6,14 +6,24 @@ import ast
 from collections.abc import Callable
 
 from lightgen.optim.reading.bindings import Bindings
-from lightgen.optim.reading.problems import InexpressibleError, Remark, shown
+from lightgen.optim.reading.problems import InexpressibleError, Remark, is_none, shown
 from lightgen.optim.selector import is_path
 
-_CHANGING = {"add_param_group", "load_state_dict", "step", "append", "extend"} | {
-    *("insert", "update", "setdefault", "pop", "remove", "clear")
+_CHANGING = {
+    "add_param_group",
+    "load_state_dict",
+    "step",
+    "append",
+    "extend",
+    "insert",
+    "update",
+    "setdefault",
+    "pop",
+    "remove",
+    "clear",
 }
 _FREEZE = "lightgen_runtime.optim.freeze"
-_SPLIT = "lightgen_runtime.optim.split_parameters"
+SPLIT = "lightgen_runtime.optim.split_parameters"
 
 
 class Body:
@@ -110,7 +120,7 @@ class Body:
         names = [ast.unparse(part) for part in target.elts]
         if isinstance(value, ast.Tuple) and len(value.elts) == len(names):
             return list(zip(names, value.elts, strict=True))
-        if isinstance(value, ast.Call) and self.path(value.func) == _SPLIT:
+        if isinstance(value, ast.Call) and self.path(value.func) == SPLIT:
             return [
                 (
                     name,
@@ -219,7 +229,7 @@ def returned(body: Body) -> ast.expr:
         InexpressibleError: Nothing, or not for sure.
     """
     statement = body.result
-    if statement is None or statement.value is None or _is_nothing(statement.value):
+    if statement is None or statement.value is None or is_none(statement.value):
         raise InexpressibleError(
             statement or body.method,
             f"`{body.method.name}` returns no optimizer",
@@ -233,7 +243,3 @@ def returned(body: Body) -> ast.expr:
             "a call of one of torch's optimizers, in the method itself",
         )
     return found
-
-
-def _is_nothing(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None

@@ -6,8 +6,7 @@ import ast
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lightgen.optim.catalogue import OPTIMIZERS, SCHEDULERS
-from lightgen.optim.entries import Entry
+from lightgen.optim.catalogue import BY_PATH
 from lightgen.optim.reading.bindings import Bindings
 from lightgen.optim.reading.problems import InexpressibleError, shown
 from lightgen.optim.reading.values import Values
@@ -15,9 +14,6 @@ from lightgen.optim.reading.values import Values
 _COMPOSED = {
     "torch.optim.lr_scheduler.SequentialLR": ("optimizer", "schedulers", "milestones"),
     "torch.optim.lr_scheduler.ChainedScheduler": ("schedulers", "optimizer"),
-}
-_ENTRIES: dict[str, Entry] = {
-    entry.path: entry for entry in (*OPTIMIZERS.values(), *SCHEDULERS.values())
 }
 
 
@@ -36,10 +32,6 @@ class Call:
     node: ast.Call
     arguments: dict[str, ast.expr]
     in_file: dict[str, ast.expr]
-
-    def written(self, name: str) -> ast.expr:
-        """Return what stands in the file for an argument."""
-        return self.in_file[name]
 
 
 class CallReader:
@@ -96,7 +88,7 @@ class CallReader:
     def _order(self, path: str) -> tuple[str, ...] | None:
         if path in _COMPOSED:
             return (*_COMPOSED[path], "last_epoch")
-        entry = _ENTRIES.get(path)
+        entry = BY_PATH.get(path)
         if entry is None:
             return None
         first = "optimizer" if ".lr_scheduler." in path else "params"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from lightgen.errors import LightgenError
 from lightgen.optim.catalogue import OPTIMIZERS
-from lightgen.optim.reading.body import Body, returned
+from lightgen.optim.reading.body import SPLIT, Body, returned
 from lightgen.optim.reading.calls import Call, CallReader
 from lightgen.optim.reading.parameters import ParameterReader, Parameters
 from lightgen.optim.reading.problems import InexpressibleError, Remark, shown
@@ -30,7 +30,6 @@ from lightgen.optim.values import Value
 
 _ENTRIES = {entry.path: entry for entry in OPTIMIZERS.values()}
 _COMBINED = "lightgen_runtime.optim.CombinedOptimizer"
-_SPLIT = "lightgen_runtime.optim.split_parameters"
 
 
 @dataclass
@@ -199,7 +198,7 @@ class _Reader:
             if meant is None:
                 continue
             try:
-                value = self.values.read(argument, meant, call.written(argument.name))
+                value = self.values.read(argument, meant, call.in_file[argument.name])
                 found[argument.name] = value
             except InexpressibleError as error:
                 self.problems.append(error.remark)
@@ -253,7 +252,7 @@ class _Reader:
         for inner in ast.walk(node):
             if isinstance(inner, ast.Subscript) and isinstance(inner.value, ast.Call):
                 split, place = inner.value, inner.slice
-                if self.path(split.func) == _SPLIT and isinstance(place, ast.Constant):
+                if self.path(split.func) == SPLIT and isinstance(place, ast.Constant):
                     selectors = [*split.args[1:], ast.Constant("")]
                     return str(self.values.value(selectors[int(str(place.value))]))
         raise InexpressibleError(

@@ -29,6 +29,11 @@ class InexpressibleError(Exception):
         self.remark = Remark(getattr(node, "lineno", 0), text, todo)
 
 
+def is_none(node: ast.expr) -> bool:
+    """Tell whether an expression is None, which stands for nothing said."""
+    return isinstance(node, ast.Constant) and node.value is None
+
+
 def shown(node: ast.AST, limit: int = 60) -> str:
     """Return code on one line, cut short."""
     text = " ".join(ast.unparse(node).split())

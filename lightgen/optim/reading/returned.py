@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, field
 
-from lightgen.optim.reading.problems import InexpressibleError, shown
+from lightgen.optim.reading.problems import InexpressibleError, is_none, shown
 
 _FORMS = (
     'an optimizer; a list of them; [optimizers], [schedulers]; {"optimizer": ..., '
@@ -90,7 +90,7 @@ def _mapping(node: ast.Dict) -> list[Entry]:
 def _dictionary(node: ast.Dict, pairs: dict[str, ast.expr]) -> Entry:
     entry = Entry(_optimizer(pairs.pop("optimizer")))
     scheduler = pairs.pop("lr_scheduler", None)
-    if scheduler is not None and not _is_none(scheduler):
+    if scheduler is not None and not is_none(scheduler):
         listed = isinstance(scheduler, ast.List)
         entry.schedulers = scheduler.elts if listed else [scheduler]  # type: ignore[attr-defined]
     entry.monitor = pairs.pop("monitor", None)
@@ -102,10 +102,6 @@ def _dictionary(node: ast.Dict, pairs: dict[str, ast.expr]) -> Entry:
             '"optimizer", "lr_scheduler" and "monitor"',
         )
     return entry
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
 
 
 def _optimizer(node: ast.expr) -> ast.Call:

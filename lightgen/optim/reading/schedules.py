@@ -11,15 +11,13 @@ from lightgen.optim.catalogue import SCHEDULERS
 from lightgen.optim.entries import Interval, Scheduler
 from lightgen.optim.reading.calls import Call, CallReader
 from lightgen.optim.reading.extents import Extent, Extents
-from lightgen.optim.reading.problems import InexpressibleError, Remark, shown
+from lightgen.optim.reading.problems import InexpressibleError, Remark, is_none, shown
 from lightgen.optim.schedule import Stage, Track
 from lightgen.optim.values import Duration, Hparam, Value
 
 _HOME = "torch.optim.lr_scheduler"
-_KEYS = (
-    *("scheduler", "interval", "frequency", "monitor", "strict", "name"),
-    "reduce_on_plateau",
-)
+_KEYS = ("scheduler", "interval", "frequency", "monitor", "strict", "name")
+_ALL_KEYS = {*_KEYS, "reduce_on_plateau"}
 _ENTRIES = {entry.path: entry for entry in SCHEDULERS.values() if not entry.preset}
 """A class by its path, as the entry that its own name means."""
 
@@ -66,15 +64,15 @@ class ScheduleReader:
             inner: ast.expr | None = None
             for key, value in zip(node.keys, node.values, strict=True):
                 name = key.value if isinstance(key, ast.Constant) else None
-                if name not in _KEYS:
+                if name not in _ALL_KEYS:
                     raise InexpressibleError(
                         key or value,
                         f"the scheduler's dictionary has the key {name!r}",
-                        ", ".join(_KEYS[:-1]),
+                        ", ".join(_KEYS),
                     )
                 if name == "scheduler":
                     inner = value
-                elif not (name == "monitor" and _is_none(value)):
+                elif not (name == "monitor" and is_none(value)):
                     said[str(name)] = self._said(str(name), value)
             if inner is None:
                 raise InexpressibleError(
@@ -91,9 +89,7 @@ class ScheduleReader:
 
     def _said(self, name: str, node: ast.expr) -> Any:
         value = self.values.value(node)
-        kinds: dict[str, type] = {"frequency": int, "strict": bool} | {
-            "reduce_on_plateau": bool
-        }
+        kinds = {"frequency": int, "strict": bool, "reduce_on_plateau": bool}
         right = isinstance(value, kinds.get(name, str))
         if name == "interval":
             right = value in ("step", "epoch")
@@ -229,15 +225,15 @@ class ScheduleReader:
             node = call.arguments.get(argument.name)
             if node is None:
                 continue
-            if argument.kind == "duration" and not _is_none(node):
+            if argument.kind == "duration" and not is_none(node):
                 if argument.name != entry.span:
                     found[argument.name] = self._duration(node, interval)
             elif argument.kind == "durations":
                 found[argument.name] = self._durations(node, interval)
             elif argument.name == "max_lr" and self._is_rate(node, lr):
                 continue
-            elif not _is_none(node) or argument.default is not None:
-                written = call.written(argument.name)
+            elif not is_none(node) or argument.default is not None:
+                written = call.in_file[argument.name]
                 found[argument.name] = self.values.read(argument, node, written)
         for name in ("epochs", "steps_per_epoch"):  # one rise and fall in so many steps
             if name in found and "total_steps" in call.arguments:
@@ -265,7 +261,7 @@ class ScheduleReader:
     ) -> Duration | Hparam | None:
         """Read how long a scheduler is to run; None for as long as it lasts."""
         node = call.arguments.get(entry.span)
-        if node is None or _is_none(node):
+        if node is None or is_none(node):
             epochs, per_epoch = (
                 found.pop(name, None) for name in ("epochs", "steps_per_epoch")
             )
@@ -331,10 +327,6 @@ class ScheduleReader:
                 ast.unparse(part.iter).endswith(".param_groups")
             )
         return bool(self.values.value(node) == lr)
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
 
 
 def _named(entry: Scheduler, found: dict[str, Value], length: Duration | None) -> Stage:

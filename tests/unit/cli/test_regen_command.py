@@ -276,6 +276,28 @@ BAD_OPTIONS = {
     "file": (["--module", "src/nothing.py"], 2, ["src/nothing.py"]),
     "outside": (["--module", "/etc/passwd"], 2, ["outside of the project"]),
     "no spec file": (["--spec", "none.yaml"], 2, ["none.yaml"]),
+    "interval": (["--interval", "batch"], 2, ["--interval, column 1", "step or epoch"]),
+    "mode": (
+        ["--schedule", "plateau", "--monitor", "val_loss", "--mode", "low"],
+        2,
+        ["--mode, column 1", "min or max"],
+    ),
+    "steps of an epoch's schedule": (
+        ["--schedule", "warmup:9st > cosine", "--interval", "epoch"],
+        2,
+        ["a length in steps"],
+    ),
+    "monitor that a schedule cannot hold": (
+        ["--schedule", "plateau", "--monitor", "a,b"],
+        2,
+        ["--monitor, column 1"],
+    ),
+    "value of a schedule that the config lacks": (
+        ["--schedule", "cosine:eta_min=hparams.least"],
+        2,
+        ["no argument `least`"],
+    ),
+    "layers": (["--layer-decay", "0.5", "--layers", "net[0]"], 2, ["--layers, column"]),
 }
 
 
@@ -391,3 +413,98 @@ def test_regen_imports_neither_torch_nor_copier(project: Path) -> None:
         check=True,
     )
     assert done.stdout.endswith("[]\n")
+
+
+def test_long_import_is_wrapped_and_follows_the_block_in_any_layout(
+    run_cli: Cli, project: Path
+) -> None:
+    recipe = ["--no-verify", "--recipe", "muon-adamw", "--no-decay", "bias,norm"]
+    regen(run_cli, *recipe, "--freeze", "net")
+    wrapped = (
+        "from lightgen_runtime.optim import (\n    CombinedOptimizer,\n    freeze,\n"
+        "    parameter_groups,\n    split_parameters,\n)\n"
+    )
+    assert wrapped in (project / MODULE).read_text()
+    regen(run_cli, "--no-verify", "--freeze", "none")
+    text = (project / MODULE).read_text()
+    assert text.count("lightgen_runtime.optim import") == 1
+    assert "freeze" not in text
+
+
+def test_variable_of_every_branch_of_a_try_statement_is_no_conflict(
+    run_cli: Cli, project: Path
+) -> None:
+    edit(
+        project,
+        "        return {\n",
+        "        try:\n            count = len(self.hparams)\n"
+        "        except TypeError as error:\n            count = len(error.args)\n"
+        "        self.print(count)\n        return {\n",
+    )
+    regen(run_cli, "--no-verify", "--lr", "0.1")
+    assert "self.print(count)\n" in block(project)
+
+
+def test_optimizer_behind_several_keeps_what_the_config_decides(
+    run_cli: Cli, project: Path
+) -> None:
+    regen(run_cli, "--no-verify", "--recipe", "muon-adamw")
+    regen(run_cli, "--no-verify", "--optimizer", "sgd")
+    assert "lr=self.hparams.lr," in block(project)
+
+
+def test_sidecar_that_is_only_looked_at_is_not_said_to_be_written(
+    run_cli: Cli, project: Path
+) -> None:
+    edit(project, "            lr=self.hparams.lr,\n", "            lr=0.5,\n")
+    before = snapshot(project)
+    out = regen(run_cli, "--lr", "0.1", "--on-conflict", "sidecar", "--dry-run")
+    assert out.startswith("Nothing written.")
+    assert snapshot(project) == before
+
+
+@pytest.mark.parametrize("flag", ["--diff", "--dry-run"])
+def test_read_only_file_can_be_looked_at(
+    flag: str, run_cli: Cli, project: Path
+) -> None:
+    (project / MODULE).chmod(0o444)
+    regen(run_cli, "--optimizer", "sgd", flag)
+
+
+BAD_SPECS = {
+    "number for texts": ("optimizer: 3\n", ["`optimizer` cannot be 3"]),
+    "list for a mapping": (
+        "optimizer: sgd\nschedule: [cosine]\n",
+        ["`schedule` cannot be", "a mapping"],
+    ),
+    "selector": ("optimizer: sgd\nfreeze: 'net[0]'\n", ["`net[0]`", "`freeze`"]),
+    "factor": ("optimizer: sgd\nlr_scale: {net: -1}\n", ["`-1` is no factor"]),
+    "schedule": ("optimizer: sgd\nschedule: cosin\n", ["`schedule`, column 1"]),
+    "key": ("optimizer: sgd\nscheduler: cosine\n", ["did you mean `schedule`"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SPECS)
+def test_bad_spec_file_is_named_with_the_key(
+    case: str, run_cli: Cli, project: Path
+) -> None:
+    text, parts = BAD_SPECS[case]
+    (project / "spec.yaml").write_text(text)
+    before = snapshot(project)
+    result = run_cli("regen", "optimizer", "--spec", "spec.yaml")
+    assert result.code == 2, result.err
+    for part in ["spec.yaml", *parts]:
+        assert part in result.err
+    assert snapshot(project) == before
+
+
+def test_spec_file_may_leave_lists_of_one_out(run_cli: Cli, project: Path) -> None:
+    (project / "spec.yaml").write_text(
+        "optimizer: adamw:lr=hparams.lr\nschedule: cosine\nno_decay: bias\n"
+        "lr_scale: {net: 1e-1}\n"
+    )
+    regen(run_cli, "--no-verify", "--spec", "spec.yaml")
+    text = block(project)
+    assert 'no_decay=("bias",),' in text
+    assert '"net": 0.1,' in text
+    assert "CosineAnnealingLR(" in text
