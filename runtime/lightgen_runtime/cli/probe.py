@@ -64,6 +64,7 @@ class ProbeCLI(ProjectCLI):
     """Builds what `fit` would, and looks at its optimizers instead of training."""
 
     steps_too = False
+    is_looking = False
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the run's trainer without what writes and prints."""
@@ -86,6 +87,7 @@ class ProbeCLI(ProjectCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         copied = copy.deepcopy(self.model) if self.steps_too else None
         probed = Probed()
+        ProbeCLI.is_looking = True
         look = _Look(probed)
         self.trainer.callbacks.append(look)
         with contextlib.suppress(_SeenEnough):
@@ -197,6 +199,18 @@ def _rates(plan: OptimPlan) -> list[float]:
     return [float(g["lr"]) for o in plan.optimizers for g in o.param_groups]
 
 
+def _fit_for_the_probe_alone() -> None:
+    """End a program that would train without asking the probe, and so for real."""
+    fit = Trainer.fit
+
+    def guarded(trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if not ProbeCLI.is_looking:
+            sys.exit()
+        fit(trainer, *args, **kwargs)
+
+    Trainer.fit = guarded  # type: ignore[assignment, method-assign]
+
+
 def main() -> None:
     """Run the package's own program with the probe in the place of its command line."""
     package, *arguments = sys.argv[1:]
@@ -204,6 +218,7 @@ def main() -> None:
         ProbeCLI.steps_too = True
         arguments = arguments[1:]
     lightgen_runtime.cli.ProjectCLI = ProbeCLI  # type: ignore[misc]
+    _fit_for_the_probe_alone()
     sys.argv = [package, *arguments]
     runpy.run_module(package, run_name="__main__", alter_sys=True)
 

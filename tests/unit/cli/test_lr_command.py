@@ -145,3 +145,14 @@ def test_adopt_does_not_write_over_what_another_command_recorded(
     assert result.code == 3, result.err
     assert "changed while the command ran" in result.err
     assert (work / STATE_PATH).read_bytes() == b"{}"
+
+
+def test_program_that_would_train_by_itself_is_not_let(
+    run_cli: Cli, project: Path
+) -> None:
+    main = project / "src" / "mymodel" / "__main__.py"
+    main.write_text(main.read_text().replace("ProjectCLI", "LightningCLI"))
+    result = run_cli("lr")
+    assert result.code == 5
+    assert "a program that starts `lightgen_runtime.cli.ProjectCLI`" in result.err
+    assert not list(project.rglob("*.ckpt"))

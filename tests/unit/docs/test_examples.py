@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.nn.functional import softplus
+from torch.utils.data import DataLoader
 
 import lightgen
 import lightgen_runtime
@@ -52,11 +55,36 @@ def test_readme_example_learns_its_slope(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    line, gan = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {}
-    exec(code, names)
+    exec(line, names)
     slope = names["trainer"].lightning_module.slope.item()
     assert slope == pytest.approx(2, abs=0.1)
+    exec(gan, names)
+    train_the_gan(names["GAN"])
+
+
+def train_the_gan(example: type[lightgen_runtime.LightningModule]) -> None:
+    class Complete(example):  # type: ignore[valid-type, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.generator = torch.nn.Linear(16, 4)
+            self.discriminator = torch.nn.Linear(4, 1)
+
+        def fooled(self, fake: torch.Tensor) -> torch.Tensor:
+            return softplus(-self.discriminator(fake)).mean()
+
+        def told_apart(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+            found = self.discriminator(torch.cat([real, -fake]))
+            return softplus(-found).mean()
+
+    module = Complete()
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    trainer = lightgen_runtime.Trainer(max_epochs=1, enable_progress_bar=False)
+    trainer.fit(module, DataLoader(torch.randn(32, 4), batch_size=8))
+    assert trainer.global_step == 4
+    for parameter, old in zip(module.parameters(), before, strict=True):
+        assert not torch.equal(parameter, old)
 
 
 def test_relative_links_lead_somewhere() -> None:
