@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightgen_runtime as L
@@ -48,7 +49,6 @@ def by_trainer(epochs: int) -> float:
 def by_hand(epochs: int, chosen: bool) -> float:
     """Train by hand: as usual, or with the project's loader and fused optimizer."""
     from digits.data import InMemoryDataset, read_digits, stratified_split
-    from digits.module import warm_up_then_cosine
     from digits.net import DigitsNet
 
     L.seed_everything(0)
@@ -67,8 +67,14 @@ def by_hand(epochs: int, chosen: bool) -> float:
     how: dict[str, Any] = {"fused": True} if chosen else {}
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.01, **how)
     total_steps = epochs * len(train_loader)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warm_up_then_cosine(step / total_steps)
+    warmup_steps = round(0.3 * total_steps)
+    scheduler = SequentialLR(
+        optimizer,
+        [
+            LinearLR(optimizer, start_factor=0.04, total_iters=warmup_steps),
+            CosineAnnealingLR(optimizer, T_max=total_steps - warmup_steps),
+        ],
+        milestones=[warmup_steps],
     )
     best = float("inf")
     with tempfile.TemporaryDirectory() as folder:
