@@ -14,6 +14,8 @@ from recording import callbacks_of, data, quiet_trainer
 from test_callbacks import OURS, REFERENCE, build, sgd
 from torch.nn.utils import prune
 
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -153,6 +155,18 @@ def test_pruning_tells_how_much(caplog: pytest.LogCaptureFixture) -> None:
         quiet_trainer(OURS, max_epochs=1, callbacks=[callback]).fit(module, data())
     assert "Pruned: 0.00% -> 10/19 (52.63%)" in caplog.text
     assert "`Linear(in_features=3, out_features=1, bias=True).bias`" in caplog.text
+
+
+def test_filter_that_keeps_nothing_is_refused() -> None:
+    base = callbacks_of(OURS).ModelPruning
+
+    class Nothing(base):  # type: ignore[misc,valid-type]
+        def filter_parameters_to_prune(self, parameters_to_prune: Any = ()) -> Any:
+            return []
+
+    trainer = quiet_trainer(OURS, callbacks=[Nothing("l1_unstructured", verbose=1)])
+    with pytest.raises(MisconfigurationException, match="kept none of 4 parameters"):
+        trainer.fit(build(OURS, configure_optimizers=sgd), data())
 
 
 NAN, INF = float("nan"), float("inf")

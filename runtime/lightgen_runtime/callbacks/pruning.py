@@ -153,6 +153,11 @@ class ModelPruning(Callback):
             pl_module, self._parameters_to_prune, self._parameter_names
         )
         self._parameters_to_prune = self.filter_parameters_to_prune(chosen)
+        if not self._parameters_to_prune:
+            raise MisconfigurationException(
+                f"`{type(self).__name__}.filter_parameters_to_prune` kept none of "
+                f"{len(chosen)} parameters: return those to prune, or leave the callback out."
+            )
         if self._use_lottery_ticket_hypothesis:
             layers = dict.fromkeys(layer for layer, _ in self._parameters_to_prune)
             self._first_layers = {layer: deepcopy(layer) for layer in layers}
