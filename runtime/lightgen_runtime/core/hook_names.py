@@ -82,22 +82,35 @@ def check_hook_names(owner: object, base: type, refused: Collection[str] = ()) -
                 f"`{kind}.{name}` is never called: it was a hook of Lightning 1. Use "
                 f"`{_RETIRED[name]}`; {_AT_EPOCH_END} there."
             )
-    hooks = [name for name in dir(base) if _is_hook(name)]
-    absent = [name for name in hooks if name not in own]
     for name in own:
-        if name in hooks:
+        hook = hook_meant_by(name, own, base)
+        if hook is None:
             continue
-        retired = _RETIRED.get(name)
-        if retired is not None:
+        if name in _RETIRED:
             rank_zero_warn(
                 f"`{kind}.{name}` is never called: it was a hook of Lightning 1. Use "
-                f"`{retired}` instead."
+                f"`{hook}` instead."
             )
-        elif near := _nearest(name, absent):
+        else:
             rank_zero_warn(
                 f"`{kind}.{name}` is no hook and is never called by the trainer; did you "
-                f"mean `{near}`?"
+                f"mean `{hook}`?"
             )
+
+
+def hook_meant_by(name: str, own: Collection[str], base: type) -> str | None:
+    """Return the hook that a method which is none seems to be meant for, or None.
+
+    Args:
+        name: The method.
+        own: All methods beside it.
+        base: The class that declares the hooks.
+    """
+    hooks = [hook for hook in dir(base) if _is_hook(hook)]
+    if name in hooks:
+        return None
+    absent = [hook for hook in hooks if hook not in own]
+    return _RETIRED.get(name) or _nearest(name, absent)
 
 
 def own_methods(owner: object, base: type) -> list[str]:

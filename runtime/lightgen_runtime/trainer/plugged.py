@@ -16,7 +16,7 @@ from lightgen_runtime.utilities.other_package import import_hint
 Plugin = Precision | CheckpointIO
 
 # Methods of Lightning's precisions that no loop here calls.
-_UNCALLED = (
+UNCALLED = (
     *("pre_backward", "backward", "post_backward", "optimizer_step", "main_params"),
     *("clip_grad_by_norm", "clip_grad_by_value", "unscale_gradients", "connect"),
     *("convert_output", "tensor_init_context", "train_step_context"),
@@ -79,7 +79,7 @@ def _check_precision(flags: dict[str, Any], precision: Precision | None) -> None
             f"`Trainer(precision={flags['precision']!r})` with {_name(precision)} in "
             "`plugins`: both say what to compute in; pass one of them"
         )
-    for name in _UNCALLED:
+    for name in UNCALLED:
         if is_overridden(name, precision, Precision):
             raise MisconfigurationException(
                 f"{_name(precision)} has a method `{name}`, which Lightning calls and this "
