@@ -8,7 +8,9 @@ from itertools import groupby
 
 from public_names import Name
 
-from lightgen_runtime.compat.differences import BEHAVIOUR, GAPS, rule_for
+from lightgen_runtime.compat.behaviour import behaviours_of
+from lightgen_runtime.compat.differences import GAPS
+from lightgen_runtime.compat.rules import rule_for
 
 INTRODUCTION = """\
 # Every public name of Lightning 2.6.6
@@ -53,7 +55,7 @@ def counts(names: Iterable[Name]) -> str:
 
 def status_of(name: Name) -> str:
     """Return "same" only if no rule says that the name behaves differently."""
-    behaves = name.status == "same" and rule_for(name.key, BEHAVIOUR)
+    behaves = name.status == "same" and behaviours_of(name.key)
     return "different" if behaves else name.status
 
 
@@ -102,10 +104,11 @@ def _not_same(names: Sequence[Name]) -> str:
 
 
 def _explained(name: Name) -> tuple[str, str]:
-    rules = BEHAVIOUR if name.status == "same" else GAPS
-    rule = rule_for(name.key, rules)
+    if name.status == "same":
+        return status_of(name), "<br>".join(r.text for r in behaviours_of(name.key))
+    rule = rule_for(name.key, GAPS)
     assert rule is not None, f"nothing says why `{name.key}` is {name.status}"
-    here = f"{status_of(name)}: {name.finding}" if name.finding else status_of(name)
+    here = f"{name.status}: {name.finding}" if name.finding else name.status
     return here, rule.text
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from compat_rows import named_in, rows_of_page
 from recording import callbacks_of, data, module_with, quiet_trainer, small_module
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import StepLR
@@ -27,7 +28,6 @@ from lightgen_runtime.utilities.exceptions import (
 )
 
 OURS, REFERENCE = "lightgen_runtime", "lightning"
-COMPAT = Path(__file__).parents[2] / "docs" / "compat.md"
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -418,10 +418,7 @@ def test_abbreviated_options(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_page_names_one_test_in_each_row_and_every_test() -> None:
-    section = COMPAT.read_text().partition("## Different on purpose")[2]
-    rows = [line for line in section.splitlines() if line.startswith("| ")]
-    rows = [row for row in rows if not row.startswith("| subject |")]
-    named = [re.findall(r"`(test_\w+)`", row) for row in rows]
+    named = [named_in(row) for row in rows_of_page()]
     assert all(len(names) == 1 for names in named)
     files = Path(__file__).parent.glob("test_*differences.py")
     tests = [re.findall(r"^def (test_\w+)", f.read_text(), re.MULTILINE) for f in files]

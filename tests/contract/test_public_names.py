@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from fnmatch import filter as filter_names
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from compat_rows import uses_in_examples
 from lightning.pytorch.strategies import StrategyRegistry
 from names_page import counts, page, status_of
 from public_names import Name, compare_arguments, public_names
 
 from lightgen_runtime import Trainer
+from lightgen_runtime.compat.behaviour import BEHAVIOUR
 from lightgen_runtime.compat.check import check_path
-from lightgen_runtime.compat.differences import BEHAVIOUR, GAPS, VALUES, Rule, rule_for
+from lightgen_runtime.compat.differences import GAPS, VALUES
+from lightgen_runtime.compat.rules import Rule, rule_for
 from lightgen_runtime.utilities.exceptions import LightgenRuntimeError
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -57,9 +62,21 @@ def test_every_difference_has_a_reason(names: list[Name]) -> None:
 
 def test_every_reason_is_still_needed(names: list[Name]) -> None:
     gaps = [name.key for name in names if name.status != "same"]
-    same = [name.key for name in names if name.status == "same"]
-    idle = [*_idle(GAPS, gaps), *_idle(BEHAVIOUR, same), *_idle(VALUES, VALUE_KEYS)]
+    idle = [*_idle(GAPS, gaps), *_idle(VALUES, VALUE_KEYS)]
     assert not idle, "take out of compat/differences.py:\n" + "\n".join(idle)
+
+
+def test_every_pattern_of_behaviour_fits_a_name_or_an_example(
+    names: list[Name],
+) -> None:
+    uses = {name.key for name in names if name.status == "same"} | uses_in_examples()
+    patterns = {
+        pattern
+        for rule in BEHAVIOUR
+        for pattern in chain(rule.names, rule.not_with, *rule.only_with)
+    }
+    idle = [pattern for pattern in patterns if not filter_names(uses, pattern)]
+    assert not idle, "take out of compat, or give an example:\n" + "\n".join(idle)
 
 
 def _idle(rules: tuple[Rule, ...], keys: object) -> list[str]:

@@ -1,6 +1,6 @@
-"""Why a public name of Lightning is absent or different here, and what to do instead.
+"""Why a public name of Lightning is absent or has another signature here, and what to do.
 
-The one place where this is written down: `docs/compat/names.md` and
+The one place where this is written down, beside `behaviour`: `docs/compat/names.md` and
 `python -m lightgen_runtime.compat check` both read it, and a test compares it with both
 packages. Names are patterns, as in a shell, without `lightning.pytorch.`: `callbacks.Timer`,
 `Trainer.fit`, `Trainer(plugins)` for an argument. The first rule that fits counts.
@@ -8,36 +8,8 @@ packages. Names are patterns, as in a shell, without `lightning.pytorch.`: `call
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-from typing import NamedTuple
-
-
-class Rule(NamedTuple):
-    """One reason, for all names that it explains.
-
-    Attributes:
-        names: Patterns.
-        why: The reason, as a sentence without its full stop.
-        instead: What to do, likewise; "" if there is nothing.
-    """
-
-    names: tuple[str, ...]
-    why: str
-    instead: str = ""
-
-    @property
-    def text(self) -> str:
-        """The reason and what to do."""
-        return f"{self.why}; {self.instead}" if self.instead else self.why
-
-
-def rule_for(name: str, rules: tuple[Rule, ...]) -> Rule | None:
-    """Return the first rule with a pattern for this name, or None."""
-    for rule in rules:
-        if any(fnmatchcase(name, pattern) for pattern in rule.names):
-            return rule
-    return None
-
+from lightgen_runtime.compat.rules import Rule
+from lightgen_runtime.trainer.plugged import UNCALLED
 
 # ---- names that are absent, and arguments that are not the same ----
 
@@ -96,7 +68,7 @@ GAPS = (
         "for another split, give the loader a `DistributedSampler`",
     ),
     Rule(
-        ("plugins.*Precision.*",),
+        tuple(f"plugins.*Precision.{method}" for method in UNCALLED),
         "a precision converts modules and batches and wraps steps; the loops do the rest",
         "see `lightgen_runtime/precision/base.py`",
     ),
@@ -376,114 +348,6 @@ GAPS = (
         ("lightning.Fabric", "lightning.fabric"),
         "there is no Fabric; `compat run` finds what people use without it, such as "
         "`lightning.fabric.utilities.seed`, where `lightning.pytorch` has it",
-    ),
-)
-
-# ---- names that are there and do something else ----
-
-BEHAVIOUR = (
-    Rule(
-        ("Trainer(accumulate_grad_batches)",),
-        "the gradient of an epoch's last, shorter window is divided by its true length",
-    ),
-    Rule(
-        ("utilities.types.LRSchedulerConfigType",),
-        '"frequency" counts optimizer steps, or epochs, over the whole fit, not the '
-        "batches of an epoch",
-    ),
-    Rule(
-        ("Trainer.fit(ckpt_path)",),
-        "a fit resumed inside an epoch goes on with the next batch; the epoch's first "
-        "ones are not repeated",
-    ),
-    Rule(
-        (
-            "Trainer.validate(ckpt_path)",
-            "Trainer.test(ckpt_path)",
-            "Trainer.predict(ckpt_path)",
-        ),
-        '"last" must be there, and callbacks keep their state',
-    ),
-    Rule(
-        ("callbacks.GradientAccumulationScheduler",),
-        "`trainer.estimated_stepping_batches` follows its schedule",
-    ),
-    Rule(
-        ("LightningModule.log(value)", "LightningModule.log_dict(dictionary)"),
-        "means keep double precision",
-    ),
-    Rule(
-        ("*.load_from_checkpoint(weights_only)",),
-        "code inside a file never runs; the flag is accepted and ignored",
-    ),
-    Rule(
-        (
-            "LightningModule.teardown",
-            "LightningDataModule.teardown",
-            "Callback.teardown",
-        ),
-        "called after an error too",
-    ),
-    Rule(
-        ("Callback.on_exception", "LightningDataModule.on_exception"),
-        "an error in it becomes a note on the first error, and the clean-up goes on",
-    ),
-    Rule(
-        ("seed_everything(seed)", "callbacks.EarlyStopping(strict)"),
-        "what is not accepted is a `MisconfigurationException`",
-    ),
-    Rule(
-        ("callbacks.ModelCheckpoint(every_n_train_steps)",),
-        "a file that is due before its metric is there is saved at the next validation; "
-        "a metric that never comes is an error",
-    ),
-    Rule(
-        ("callbacks.ModelCheckpoint(save_on_exception)",),
-        "saves nothing after `NonFiniteLossError`, whose weights are broken",
-    ),
-    Rule(
-        ("callbacks.OnExceptionCheckpoint",),
-        "only a fit writes or removes its file; evaluating does not",
-    ),
-    Rule(
-        ("callbacks.StochasticWeightAveraging",),
-        "the epoch for the statistics of batch norm ends without an optimizer step: the "
-        "result is the average",
-    ),
-    Rule(
-        ("callbacks.BackboneFinetuning", "callbacks.BaseFinetuning"),
-        "what had been unfrozen stays unfrozen after a resume",
-    ),
-    Rule(
-        ("callbacks.WeightAveraging", "callbacks.EMAWeightAveraging"),
-        "evaluating a checkpoint after a fit leaves the evaluated weights in the module",
-    ),
-    Rule(
-        ("callbacks.TQDMProgressBar",),
-        "writes to stderr, and counts epochs from 1",
-    ),
-    Rule(
-        ("callbacks.RichProgressBar",),
-        "counts epochs from 1",
-    ),
-    Rule(
-        ("strategies.Strategy", "strategies.strategy.Strategy"),
-        "a subclass implements the abstract methods of here",
-        "see `lightgen_runtime/strategies/base.py`",
-    ),
-    Rule(
-        ("cli.LightningCLI",),
-        "abbreviated options are refused",
-    ),
-    Rule(
-        (
-            "utilities.LightningEnum",
-            "trainer.states.RunningStage",
-            "trainer.states.TrainerFn",
-            "trainer.states.TrainerStatus",
-        ),
-        "`str` and f-strings of a member give its value; it equals its value in the same "
-        "case only",
     ),
 )
 

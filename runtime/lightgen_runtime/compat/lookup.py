@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -89,11 +90,18 @@ def _given_to_self(cls: type) -> set[str]:
     }
 
 
+def parameters_of(function: Any) -> Mapping[str, inspect.Parameter] | None:
+    """Return the parameters of a function or class; None of what has no signature."""
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return None
+
+
 def accepts(function: Any, keyword: str) -> bool:
     """Tell whether a call may pass this keyword; of what has no signature, yes."""
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
+    parameters = parameters_of(function)
+    if parameters is None:
         return True
     kinds = {parameter.kind for parameter in parameters.values()}
     return keyword in parameters or inspect.Parameter.VAR_KEYWORD in kinds

@@ -136,8 +136,8 @@ def messages(code: str, tmp_path: Path) -> list[str]:
             id="fabric, not there",
         ),
         pytest.param(
-            "from lightning.pytorch.callbacks import WeightAveraging",
-            "1: `lightning.pytorch.callbacks.WeightAveraging` is different: evaluating",
+            "from lightning.pytorch.callbacks import StochasticWeightAveraging",
+            "1: `lightning.pytorch.callbacks.StochasticWeightAveraging` is different: the",
             id="name that does something else",
         ),
         pytest.param(
@@ -192,6 +192,36 @@ def messages(code: str, tmp_path: Path) -> list[str]:
             id="argument of a method of self",
         ),
         pytest.param(
+            "class P(pl.plugins.MixedPrecision):\n"
+            "    def optimizer_step(self, optimizer): ...",
+            "2: `plugins.MixedPrecision.optimizer_step` is absent: a precision converts",
+            id="method of a precision that nobody calls",
+        ),
+        pytest.param(
+            "Trainer('cpu', 'fsdp')",
+            "1: `Trainer(strategy='fsdp')` is absent: one model over",
+            id="argument without its name",
+        ),
+        pytest.param(
+            "flags = dict(strategy='fsdp')\nTrainer(**flags)",
+            "1: `Trainer(strategy='fsdp')` is absent: one model over",
+            id="argument in a dictionary",
+        ),
+        pytest.param(
+            "def make(epochs, **flags):\n"
+            "    return Trainer(max_epochs=epochs, **flags)\n"
+            "make(epochs=3, strategy='fsdp')",
+            "3: `Trainer(strategy='fsdp')` is absent: one model over",
+            id="argument that a function passes on",
+        ),
+        pytest.param(
+            "def make():\n    return Trainer()\n"
+            "one, two = make(), make()\n"
+            "two.validate_loop",
+            "4: `Trainer.validate_loop` is absent",
+            id="attribute of what a function returns",
+        ),
+        pytest.param(
             "class M(LightningModule): ...\n"
             "M.load_from_checkpoint('x', weights_only=False)",
             "2: `LightningModule.load_from_checkpoint(weights_only)` is different: code",
@@ -209,7 +239,7 @@ def messages(code: str, tmp_path: Path) -> list[str]:
         ),
         pytest.param(
             "x = {'scheduler': s, 'interval': 'step',\n    'frequency': 2}",
-            '2: `"frequency"` is different: "frequency" counts optimizer steps',
+            "2: `'frequency': 2` is different: \"frequency\" counts optimizer steps",
             id="scheduler",
         ),
     ],
@@ -241,6 +271,61 @@ def test_check_leaves_alone_what_is_the_same_or_ones_own(
     code: str, tmp_path: Path
 ) -> None:
     assert messages(code, tmp_path) == []
+
+
+def project(folder: Path, **files: str) -> list[str]:
+    """Write files, and return what the check says, with the file's name."""
+    for name, code in files.items():
+        (folder / f"{name}.py").write_text(code)
+    return [f"{f.path.stem}: {f.message}" for f in check_path(folder)]
+
+
+MODEL = """\
+import lightning as L
+class Net(L.LightningModule):
+    def __init__(self, width): ...
+    def training_step(self, batch, batch_idx):
+        self.manual_backward(batch.mean())
+        self.clip_gradients(self.optimizers(), 0.5)
+"""
+TRAIN = """\
+from model import Net
+import lightning as L
+class Wider(Net):
+    def teardown(self, stage): ...
+if __name__ == "__main__":
+    L.Trainer(precision="16-mixed").fit(Wider(3))
+    Net.load_from_checkpoint("x.ckpt", depth=3)
+"""
+
+
+def test_files_of_a_project_are_seen_together(tmp_path: Path) -> None:
+    found = project(tmp_path, model=MODEL, train=TRAIN)
+    assert [message.partition(" is different")[0] for message in found] == [
+        "model: `LightningModule.manual_backward`",
+        "model: `LightningModule.clip_gradients`",
+        "train: `LightningModule.teardown`",
+        "train: `load_from_checkpoint(depth is no argument)`",
+    ]
+
+
+def test_programs_beside_each_other_are_seen_by_themselves(tmp_path: Path) -> None:
+    by_hand = MODEL + "L.Trainer().fit(Net(3))\n"
+    scaled = "import lightning as L\nL.Trainer(precision='16-mixed').fit(model)\n"
+    assert project(tmp_path, one=by_hand, two=scaled) == []
+
+
+def test_classes_of_the_same_name_are_not_mixed_up(tmp_path: Path) -> None:
+    other = "class Net:\n    def teardown(self): ...\n"
+    use = "from other import Net\nclass Own(Net):\n    def teardown(self): ...\n"
+    assert project(tmp_path, model=MODEL, other=other, use=use) == []
+
+
+def test_a_rule_is_given_once_for_a_call(tmp_path: Path) -> None:
+    found = messages("Trainer(\n    devices=2,\n    strategy='ddp',\n)", tmp_path)
+    assert [message.partition(" is")[0] for message in found] == [
+        "2: `Trainer(devices=2)`"
+    ]
 
 
 def test_code_without_lightning_is_not_looked_at(tmp_path: Path) -> None:
