@@ -561,6 +561,10 @@ def _resumed(
         resume["max_epochs"] = max(resume["max_epochs"], fit["save_at_epoch"] + 2)
         for logs in (plan["module"]["logs"], plan["callbacks"][0]["logs"]):
             logs.pop("on_train_start", None)
+        if plan["trainer"].get("check_val_every_n_epoch"):
+            # The fit begins in the file's epoch here, in the next one there: either
+            # asks for validation's loaders if that epoch validates.
+            del plan["trainer"]["check_val_every_n_epoch"]
     if "val_check_interval" in plan["trainer"]:
         # Would end the first fit, and so the file, inside an epoch.
         kept = [c for c in plan["callbacks"] if c["kind"] != "early stopping"]

@@ -348,7 +348,7 @@ class Player:
             facts = [described(value) for value in (*args[2:], *kwargs.values())]
             tape.note(f"callback.{name}", facts)
             if looks:
-                # Lightning's sanity check hides the metrics of several loaders.
+                # `test_metrics_of_several_loaders_in_the_sanity_check`
                 metrics = not (args[0].sanity_checking and several)
                 tape.note_trainer(f"callback.{name}", args[0], counts, metrics)
             for entry in entries:
@@ -359,16 +359,17 @@ class Player:
 
     def counts(self) -> list[str]:
         """Return which counts have the same value in both packages."""
-        plan = self.plan
+        plan, flags = self.plan, self.plan["trainer"]
         left_out = set()
+        streams = any(s["kind"] == "stream" for s in plan["data"]["train"]["loaders"])
+        if streams and not flags.keys() & {"limit_train_batches", "fast_dev_run"}:
+            # `test_estimated_steps_of_an_iterable_loader`
+            left_out.add("estimated_stepping_batches")
         if any(spec["kind"] == "accumulation" for spec in plan["callbacks"]):
-            # Set before the first epoch's hooks here.
-            left_out |= {"estimated_stepping_batches", "accumulate_grad_batches"}
-        if any(s["kind"] == "stream" for s in plan["data"]["train"]["loaders"]):
-            # -1 there and infinity here, for no limit; a limit is an interval there.
-            left_out |= {"estimated_stepping_batches", "val_check_batch"}
-        if "check_val_every_n_epoch" in plan["trainer"]:
-            # Known there once something has been validated.
+            # `test_estimated_steps_of_scheduled_accumulation`
+            left_out.add("estimated_stepping_batches")
+        if "check_val_every_n_epoch" in flags:
+            # `test_numbers_of_batches_before_the_first_validation`
             left_out |= {"num_val_batches", "num_sanity_val_batches"}
         return [name for name in COUNTS if name not in left_out]
 

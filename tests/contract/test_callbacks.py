@@ -190,6 +190,23 @@ def test_accumulation_by_epoch(batches: dict[int, int]) -> None:
     assert ours.trainer.global_step == theirs.trainer.global_step
 
 
+def test_accumulation_is_set_at_the_start_of_an_epoch() -> None:
+    def windows(namespace: str) -> list[int]:
+        def look(callback: Any, trainer: Any, *args: Any) -> None:
+            seen.append(trainer.accumulate_grad_batches)
+
+        seen: list[int] = []
+        base = importlib.import_module(namespace).Callback
+        hooks = ("on_train_start", "on_train_epoch_start", "on_train_epoch_end")
+        watcher = type("Watcher", (base,), dict.fromkeys(hooks, look))()
+        schedule = callbacks_of(namespace).GradientAccumulationScheduler({0: 2, 1: 4})
+        trainer = quiet_trainer(namespace, max_epochs=2, callbacks=[watcher, schedule])
+        trainer.fit(small_module(namespace)(), data())
+        return seen
+
+    assert windows("lightgen_runtime") == windows("lightning") == [1, 1, 2, 2, 4]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -17,6 +17,13 @@ BOTH = (OURS, REFERENCE)
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+class Stream:
+    """Three batches without a length."""
+
+    def __iter__(self) -> Any:
+        return iter([torch.ones(2, 4)] * 3)
+
+
 def with_hooks(namespace: str, **hooks: Any) -> Any:
     """Return a callback of either package with these hooks."""
     base = importlib.import_module(namespace).Callback
@@ -215,6 +222,17 @@ def test_interval_of_validation_is_known_without_any(interval: float) -> None:
         trainer = quiet_trainer(namespace, max_epochs=1, val_check_interval=interval)
         trainer.fit(small_module(namespace)(), data())
         found.append((trainer.val_check_batch, trainer.num_val_batches))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("limit", [2, 5, 1.0])
+def test_interval_of_validation_of_a_stream_is_its_limit(limit: float) -> None:
+    found = []
+    for namespace in BOTH:
+        trainer = quiet_trainer(namespace, max_epochs=1, limit_train_batches=limit)
+        before = trainer.val_check_batch
+        trainer.fit(small_module(namespace)(), Stream(), data(4))
+        found.append((before, trainer.val_check_batch))
     assert found[0] == found[1]
 
 

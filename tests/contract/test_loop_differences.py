@@ -198,6 +198,47 @@ def test_numbers_of_batches_after_another_entry_point() -> None:
     assert batches(OURS) == []
 
 
+def test_numbers_of_batches_before_the_first_validation() -> None:
+    def batches(namespace: str) -> list[Any]:
+        def look(callback: Any, trainer: Any, *args: Any) -> None:
+            seen.append(trainer.num_val_batches)
+
+        seen: list[Any] = []
+        trainer = quiet_trainer(
+            namespace,
+            max_epochs=3,
+            check_val_every_n_epoch=2,
+            num_sanity_val_steps=0,
+            callbacks=[callback(namespace, on_train_epoch_start=look)],
+        )
+        trainer.fit(small_module(namespace)(), data(), data(4))
+        return seen
+
+    assert batches(REFERENCE) == [[], [], [2]]
+    assert batches(OURS) == [[2], [2], [2]]
+
+
+def test_metrics_of_several_loaders_in_the_sanity_check() -> None:
+    def keys(namespace: str, **flags: Any) -> list[str]:
+        def look(callback: Any, trainer: Any, *args: Any) -> None:
+            seen.append(sorted(trainer.callback_metrics))
+
+        seen: list[list[str]] = []
+        module = small_module(namespace)()
+        module.validation_step = lambda batch, batch_idx, dataloader_idx=0: module.log(
+            "value", 1.0
+        )
+        watcher = callback(namespace, on_validation_epoch_end=look)
+        trainer = quiet_trainer(namespace, max_epochs=1, callbacks=[watcher], **flags)
+        trainer.fit(module, data(), [data(4), data(4)])
+        return seen[0]
+
+    both = ["value/dataloader_idx_0", "value/dataloader_idx_1"]
+    assert keys(REFERENCE, num_sanity_val_steps=0) == both
+    assert keys(REFERENCE) == []
+    assert keys(OURS) == both
+
+
 def test_estimated_steps_of_an_iterable_loader() -> None:
     def estimate(namespace: str) -> float:
         trainer = quiet_trainer(namespace, max_epochs=1)

@@ -53,7 +53,7 @@ class GradientAccumulationScheduler(Callback):
         return self.scheduling[max(e for e in self.epochs if e <= epoch)]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what cannot work, and set the epoch in which a resumed fit goes on."""
+        """Refuse what cannot work."""
         if not pl_module.automatic_optimization:
             raise MisconfigurationException(
                 "`GradientAccumulationScheduler` with manual optimization: the trainer "
@@ -64,7 +64,8 @@ class GradientAccumulationScheduler(Callback):
                 "`GradientAccumulationScheduler` beside `Trainer(accumulate_grad_batches="
                 f"{trainer.accumulate_grad_batches})`: remove one of the two"
             )
-        self._set(trainer)
+        if trainer.progress.batch_idx:  # resumed inside an epoch: its start is over
+            self._set(trainer)
 
     def on_train_epoch_start(
         self, trainer: Trainer, pl_module: LightningModule

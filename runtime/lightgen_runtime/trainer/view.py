@@ -268,10 +268,15 @@ class TrainerView(TrainerFlags):
 
     @property
     def val_check_batch(self) -> int | float | None:
-        """Batches between validations; infinity at epoch ends only, None by the clock."""
-        if self._run is None or self._run.val_clock is not None:
+        """Batches between validations; None by the clock, and before the loader is there.
+
+        If the loader has no length, its limit; infinity if it has none either.
+        """
+        run = self._run
+        if run is None or run.val_clock is not None or not run.source.opened("train"):
             return None
-        return self._run.val_interval
+        at_epoch_ends = run.val_interval == float("inf")
+        return self.num_training_batches if at_epoch_ends else run.val_interval
 
     @property
     def estimated_stepping_batches(self) -> int | float:
