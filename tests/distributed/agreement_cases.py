@@ -85,6 +85,40 @@ def metrics(world: int) -> Any:
     }
 
 
+class Grouped(Net):
+    """Logs for the group of the first two processes, and for each one by itself."""
+
+    def setup(self, stage: str) -> None:
+        ranks = range(self.trainer.world_size)
+        self.pair = torch.distributed.new_group([0, 1])
+        own = [torch.distributed.new_group([rank]) for rank in ranks]
+        self.own = own[self.global_rank]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        rank = float(self.global_rank)
+        if rank == 0 or (rank == 1 and batch_idx > 1):
+            self.log(
+                "pair", rank, on_epoch=True, sync_dist=True, sync_dist_group=self.pair
+            )
+        self.log("own", rank, sync_dist=True, sync_dist_group=self.own)
+        return super().training_step(batch, batch_idx)
+
+    def on_train_epoch_end(self) -> None:
+        if self.global_rank == 1:
+            self.log("end", 5.0, sync_dist=True, sync_dist_group=self.pair)
+        elif self.global_rank == 2:  # which is not in the group
+            self.log("end", 7.0, sync_dist=True, sync_dist_group=self.pair)
+
+
+@case
+def metrics_of_groups(world: int) -> Any:
+    if world < 3:
+        return None
+    trainer = quiet(world, max_epochs=2, log_every_n_steps=2)
+    trainer.fit(Grouped(), DataLoader(numbered(8 * world), 2))
+    return floats(trainer.callback_metrics)
+
+
 class Torn(Net):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.log("shared", 1.0, sync_dist=True)

@@ -59,6 +59,17 @@ def test_rank_zero_only_keeps_a_value_to_its_process(results: Run) -> None:
         assert result["metrics"]["final"]["mine/dataloader_idx_0"] == rank
 
 
+def test_values_of_a_group_are_reduced_in_it_whoever_has_logged(results: Run) -> None:
+    """A process that logs nothing for a group keeps none of the others waiting."""
+    found = [result["metrics_of_groups"] for result in results(3)]
+    pair = {"pair": 1 / 3, "pair_epoch": 1 / 3, "end": 5.0}
+    for rank in (0, 1):
+        metrics = found[rank]
+        assert metrics.pop("pair_step") == 0.5
+        assert metrics == pytest.approx({**pair, "own": float(rank)})
+    assert found[2] == {"own": 2.0, "end": 7.0}
+
+
 def test_keys_that_differ_are_named_in_every_process(results: Run) -> None:
     for result in results(2):
         message = result["keys_that_differ"]

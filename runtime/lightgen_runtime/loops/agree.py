@@ -2,12 +2,14 @@
 
 `self.log` never talks to other processes. Here all values of a store are exchanged at
 once, in double precision, at moments that every process reaches: epoch ends, and for
-single steps the reports to the loggers.
+single steps the reports to the loggers. Values of smaller groups travel to all as well:
+a process cannot know which groups the others have logged for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -37,6 +39,7 @@ class Logged(NamedTuple):
         name: The key.
         suffix: What is added to it in reports.
         options: How it was logged.
+        group: The processes to reduce over; None for all.
         attribute: Of a metric object its path in the module, else None.
         total: Its running reduction; of an object 0.
         weight: How much that counts in a mean.
@@ -47,6 +50,7 @@ class Logged(NamedTuple):
     name: str
     suffix: str
     options: LogOptions
+    group: tuple[int, ...] | None
     attribute: str | None
     total: float
     weight: float
@@ -55,6 +59,11 @@ class Logged(NamedTuple):
     def key(self) -> tuple[str, int | None, str]:
         """What names the same metric in every process."""
         return self.hook, self.loader, self.name
+
+    @property
+    def place(self) -> tuple[str, int | None, tuple[int, ...] | None]:
+        """Where the processes of one group log the same keys."""
+        return self.hook, self.loader, self.group
 
 
 def agree_on_epoch(store: MetricStore, strategy: Strategy, module: nn.Module) -> None:
@@ -79,20 +88,19 @@ def agree_on_epoch(store: MetricStore, strategy: Strategy, module: nn.Module) ->
         and not slot.options.rank_zero_only
     ]
     known = {(slot.hook, slot.loader, slot.name): slot for slot in store.slots}
-    for group, slots in _by_group(fresh).items():
-        totals = [0.0 if isinstance(s, ObjectSlot) else s.total for s in slots]
-        logged = _logged(slots, totals, [s.weight for s in slots], module)
-        for key, entries in _exchange(logged, strategy, group).items():
-            slot = known.get(key)
-            if slot is None:
-                slot = _opened(store, entries[0])
-            if entries[0].attribute is None:
-                slot.agreed = _reduced(entries)
-                continue
-            if not slot.weight:  # an object that this process has not updated
-                slot.last = _object_at(module, entries[0])
-                slot.weight = 1.0
-            slot.agreed = slot.result()
+    totals = [0.0 if isinstance(slot, ObjectSlot) else slot.total for slot in fresh]
+    logged = _logged(fresh, totals, [slot.weight for slot in fresh], strategy, module)
+    for key, entries in _exchange(logged, strategy).items():
+        slot = known.get(key)
+        if slot is None:
+            slot = _opened(store, entries[0])
+        if entries[0].attribute is None:
+            slot.agreed = _reduced(entries)
+            continue
+        if not slot.weight:  # an object that this process has not updated
+            slot.last = _object_at(module, entries[0])
+            slot.weight = 1.0
+        slot.agreed = slot.result()
 
 
 def agree_on_step(store: MetricStore, strategy: Strategy) -> None:
@@ -111,62 +119,51 @@ def agree_on_step(store: MetricStore, strategy: Strategy) -> None:
         and not slot.options.rank_zero_only
         and not isinstance(slot, ObjectSlot)
     ]
-    for group, those in _by_group(slots).items():
-        values, weights = [slot.last for slot in those], [1.0] * len(those)
-        found = _exchange(_logged(those, values, weights, None), strategy, group)
-        for slot in those:
-            slot.last = _reduced(found[slot.hook, slot.loader, slot.name])
-
-
-def _by_group(slots: list[MetricSlot]) -> dict[Any, list[MetricSlot]]:
-    """Sort slots by process group; that of all processes is always there, and first."""
-    groups: dict[Any, list[MetricSlot]] = {None: []}
+    values, weights = [slot.last for slot in slots], [1.0] * len(slots)
+    found = _exchange(_logged(slots, values, weights, strategy), strategy)
     for slot in slots:
-        groups.setdefault(slot.sync_group, []).append(slot)
-    return groups
+        slot.last = _reduced(found[slot.hook, slot.loader, slot.name])
 
 
 def _logged(
     slots: list[MetricSlot],
     totals: list[Any],
     weights: list[float],
-    module: nn.Module | None,
+    strategy: Strategy,
+    module: nn.Module | None = None,
 ) -> list[Logged]:
     paths: dict[int, str] = {}
     if module is not None and any(isinstance(slot, ObjectSlot) for slot in slots):
         paths = {id(part): path for path, part in module.named_modules()}
-    return [
-        Logged(
-            slot.hook,
-            slot.loader,
-            slot.name,
-            slot.suffix,
-            slot.options,
-            paths.get(id(slot.last), "") if isinstance(slot, ObjectSlot) else None,
-            total,
-            weight,
-        )
-        for slot, total, weight in zip(slots, _doubles(totals), weights, strict=True)
-    ]
+    entries = []
+    for slot, total, weight in zip(slots, _doubles(totals), weights, strict=True):
+        group, attribute = strategy.ranks_of(slot.sync_group), None
+        if isinstance(slot, ObjectSlot):  # which knows its own group
+            group, attribute = None, paths.get(id(slot.last), "")
+        place = (slot.hook, slot.loader, slot.name, slot.suffix, slot.options)
+        entries.append(Logged(*place, group, attribute, total, weight))
+    return entries
 
 
 def _exchange(
-    logged: list[Logged], strategy: Strategy, group: Any
+    logged: list[Logged], strategy: Strategy
 ) -> dict[tuple[str, int | None, str], list[Logged]]:
-    """Return what all processes logged, by key, in an order that all agree on."""
-    by_rank: list[list[Logged]] = strategy.gather_objects(logged, group)
+    """Return what concerns this process, by key, in an order that all agree on."""
+    by_rank: list[list[Logged]] = strategy.gather_objects(logged)
     _check_keys(by_rank)
+    own = {entry.key: entry.group for entry in logged}
     found: dict[tuple[str, int | None, str], list[Logged]] = {}
-    for entries in by_rank:
-        for entry in entries:
+    for entry in chain.from_iterable(by_rank):
+        member = entry.group is None or strategy.global_rank in entry.group
+        if member and entry.group == own.get(entry.key, entry.group):
             found.setdefault(entry.key, []).append(entry)
     return found
 
 
 def _check_keys(by_rank: list[list[Logged]]) -> None:
-    places = {(e.hook, e.loader) for entries in by_rank for e in entries}
+    places = {e.place for entries in by_rank for e in entries}
     for place in sorted(places, key=str):
-        here = [[e for e in entries if e[:2] == place] for entries in by_rank]
+        here = [[e for e in entries if e.place == place] for entries in by_rank]
         wanted = {e.name for entries in here for e in entries if e.options.sync_dist}
         for rank, entries in enumerate(here):
             missing = sorted(wanted - {entry.name for entry in entries})

@@ -138,8 +138,12 @@ class Strategy(ABC):
             sync_grads: Let gradients flow back to the process they belong to.
         """
 
+    def ranks_of(self, group: Any) -> tuple[int, ...] | None:
+        """Return the numbers of the processes in a group; None for that of all."""
+        return None
+
     @abstractmethod
-    def gather_objects(self, value: Any, group: Any = None) -> list[Any]:
+    def gather_objects(self, value: Any) -> list[Any]:
         """Return every process's value, by rank. Collective: every process calls it."""
 
     @abstractmethod

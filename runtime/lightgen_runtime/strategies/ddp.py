@@ -387,12 +387,20 @@ class DDPStrategy(Strategy):
         dist.all_gather(found, tensor.detach(), group=group)
         return torch.stack(found)
 
-    def gather_objects(self, value: Any, group: Any = None) -> list[Any]:
+    def ranks_of(self, group: Any) -> tuple[int, ...] | None:
+        """See `Strategy`; a process outside of the group is on its own."""
+        if self._alone or group is None:
+            return None
+        if dist.get_rank(group) < 0:
+            return (self.global_rank,)
+        return tuple(dist.get_process_group_ranks(group))
+
+    def gather_objects(self, value: Any) -> list[Any]:
         """See `Strategy`."""
         if self._alone:
             return [value]
-        found: list[Any] = [None] * dist.get_world_size(group)
-        dist.all_gather_object(found, value, group=group)
+        found: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(found, value)
         return found
 
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
