@@ -63,7 +63,10 @@ LATE = {
     },
 }
 # Folders and files that are themselves only imported when their feature is used.
-EARLY_ALLOWED = {"runtime/lightgen_runtime/cli/": {"jsonargparse", "yaml"}}
+EARLY_ALLOWED = {
+    "runtime/lightgen_runtime/cli/": {"jsonargparse", "yaml"},
+    "runtime/lightgen_runtime/callbacks/progress/rich_lines.py": {"rich"},
+}
 RICH_USER = "lightgen/console.py"
 
 # Distributions whose package has another name, and packages that only generated

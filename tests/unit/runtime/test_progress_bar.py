@@ -4,6 +4,7 @@ import io
 import itertools
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -156,6 +157,82 @@ def test_rich_bar_fits_a_narrow_terminal(tmp_path):
     make_trainer(tmp_path, bar).fit(Net(), loader(4), loader(1))
     final = paper.getvalue().split(ERASE_LINE)[-1]
     assert final.count("\n") <= 1
+
+
+def drawn_by(bar, count=3):
+    """Return a bar of a training epoch and a validation that have been drawn."""
+    trainer = SimpleNamespace(
+        max_epochs=10,
+        current_epoch=0,
+        is_global_zero=True,
+        loggers=[],
+        num_training_batches=100,
+        num_val_batches=[7],
+        sanity_checking=False,
+        testing=False,
+        predicting=False,
+        progress_bar_metrics={"train_loss": 0.5},
+    )
+    bar.setup(trainer, None, "fit")
+    bar.on_train_epoch_start(trainer, None)
+    for batch_idx in range(count):
+        bar._show_training(trainer, None, batch_idx + 1)
+    bar._show_evaluation("Validation", count - 1, 0)
+    return trainer
+
+
+def plain(text):
+    """Return a text without the codes of a terminal."""
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", text)
+
+
+@pytest.mark.parametrize("colors", ["truecolor", None])
+def test_columns_of_rich_bar_are_below_each_other(colors):
+    bar, paper = rich_bar()
+    bar._console_kwargs["color_system"] = colors
+    drawn_by(bar)
+    bar.teardown(None, None, "fit")
+    final = plain(paper.getvalue().split(ERASE_LINE)[-1])
+    training, validation = final.strip().splitlines()
+    assert training.startswith("Epoch 1/10 ")
+    assert validation.startswith("Validation ")
+    assert training.index("3/100") == validation.index("3/7") == 11 + 24 + 1
+    assert training.index("0:00<") == validation.index("0:00<")
+
+
+@pytest.mark.parametrize(("width", "end"), [(60, "\u2026"), (100, "train_loss 0.5")])
+def test_line_of_rich_bar_is_cut_where_the_terminal_ends(width, end):
+    bar, paper = rich_bar(width=width)
+    drawn_by(bar)
+    bar._erase(bar._eval_row)
+    bar.refresh()
+    line = plain(last_line(paper))
+    assert line.endswith(end)
+    assert len(line) <= width
+
+
+def calls_of_a_drawing(bar):
+    trainer = drawn_by(bar)
+    bar._erase(bar._eval_row)
+    bar._show_training(trainer, None, 4)
+    calls = []
+    sys.setprofile(lambda frame, event, arg: calls.append(event))
+    bar._show_training(trainer, None, 5)
+    sys.setprofile(None)
+    return calls.count("call")
+
+
+def test_drawing_of_rich_bar_makes_a_third_of_the_calls_of_a_table():
+    class Own(RichProgressBar):
+        def configure_columns(self, trainer):  # which Rich draws as a table
+            return super().configure_columns(trainer)
+
+    counts = []
+    for kind in (RichProgressBar, Own):
+        console = {"file": io.StringIO(), "force_terminal": True, "width": 100}
+        counts.append(calls_of_a_drawing(kind(console_kwargs=console)))
+    assert counts[0] < 800
+    assert counts[0] < counts[1] / 2.5
 
 
 def test_rich_bar_leaves_lines_of_all_epochs_only_on_request(tmp_path):

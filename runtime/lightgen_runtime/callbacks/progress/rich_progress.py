@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from lightgen_runtime.core.module import LightningModule
     from lightgen_runtime.trainer.trainer import Trainer
 
-REFRESH_INTERVAL_S = 0.2  # faster is hardly seen, and each drawing costs milliseconds
+REFRESH_INTERVAL_S = (
+    0.2  # faster is hardly seen, and each drawing makes hundreds of calls
+)
 
 
 @dataclass
@@ -405,7 +407,12 @@ class RichProgressBar(ProgressBar):
         from rich.console import Console
         from rich.progress import Progress
 
-        progress = Progress(
+        kind: type[Progress] = Progress  # which draws whatever columns there are
+        if type(self).configure_columns is RichProgressBar.configure_columns:
+            from lightgen_runtime.callbacks.progress.rich_lines import ProgressLines
+
+            kind = ProgressLines
+        progress = kind(
             *self.configure_columns(self.trainer),
             console=Console(**{"stderr": True, **self._console_kwargs}),
             auto_refresh=False,  # no thread: nothing happens between two drawings
