@@ -8,12 +8,14 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 PACKAGE = sys.argv[1]
 L: Any = importlib.import_module(PACKAGE)
@@ -122,6 +124,26 @@ def error_of(module: Any) -> str | None:
     return None
 
 
+class Uneven(IterableDataset[Any]):
+    """Two batches in process 0, four in process 1."""
+
+    def __iter__(self) -> Any:
+        rank = torch.distributed.get_rank()
+        return islice(iter(numbered(8)), 4 + 4 * rank)
+
+
+def uneven() -> int | str:
+    """Return how many samples were trained on, or the error after five seconds."""
+    # There is no public way to shorten the wait of a group that is there.
+    torch.distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=5))
+    module = Net()
+    try:
+        quiet().fit(module, DataLoader(Uneven(), 2))
+    except RuntimeError as error:
+        return str(error)
+    return len(module.seen)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     L.seed_everything(7)
@@ -131,6 +153,7 @@ def main() -> None:
         "gan": fit(Gan(), strategy="ddp_find_unused_parameters_true"),
         "evaluation": evaluate(),
         "gan_by_default": error_of(Gan()),
+        "uneven": uneven(),  # last, as Lightning's processes are apart afterwards
     }
     rank = quiet().global_rank
     Path(f"{rank}.json").write_text(json.dumps(found))

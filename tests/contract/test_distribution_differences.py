@@ -46,3 +46,10 @@ def test_several_optimizers_by_hand(folder: Path) -> None:
     [theirs, _], [ours, _] = found_by(REFERENCE, folder), found_by(OURS, folder)
     assert "RuntimeError" in theirs["gan_by_default"]
     assert ours["gan_by_default"] is None
+
+
+def test_training_data_that_end_earlier_in_one_process(folder: Path) -> None:
+    theirs, ours = found_by(REFERENCE, folder), found_by(OURS, folder)
+    # Process 1 waits for the gradients of process 0 until the timeout.
+    assert isinstance(theirs[1]["uneven"], str)
+    assert [found["uneven"] for found in ours] == [4, 4]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from torch.utils.data import (
     RandomSampler,
     WeightedRandomSampler,
 )
-from trial_net import case, numbered, quiet
+from trial_net import Net, case, digest, numbered, quiet
 
 import lightgen_runtime as L
 from lightgen_runtime.utilities.exceptions import (
@@ -210,4 +212,64 @@ def unsplit_loaders(world: int) -> Any:
         quiet(world).fit(module, DataLoader(numbered(4), 2, sampler=sampler))
     except MisconfigurationException as error:
         found["no_length"] = str(error)
+    return found
+
+
+class Uneven(Net):
+    """Trains on what each process has of its own, and counts its batches by epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def on_train_epoch_start(self) -> None:
+        self.batches.append(0)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.batches[-1] += 1
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.validated_after = sum(self.batches)
+
+
+class Some(IterableDataset[Any]):
+    """The first samples, without a length."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(numbered(100)), self.count)
+
+
+@case
+def uneven_training_data(world: int) -> Any:
+    rank = quiet(world).global_rank
+    mine = 2 * (3 + 2 * rank)
+    makes: dict[str, Callable[[], DataLoader[Any]]] = {
+        "no length": lambda: DataLoader(Some(mine), 2),
+        "length": lambda: DataLoader(numbered(mine), 2),
+        "either": lambda: DataLoader(numbered(mine) if rank else Some(mine), 2),
+    }
+    found = {}
+    for name, make in makes.items():
+        module = Uneven()
+        trainer = quiet(
+            world,
+            max_epochs=2,
+            accumulate_grad_batches=2,
+            use_distributed_sampler=False,
+        )
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trainer.fit(module, make(), DataLoader(numbered(4), 2))
+        said = [str(w.message) for w in caught if "process" in str(w.message)]
+        found[name] = {
+            "batches": module.batches,
+            "steps": trainer.global_step,
+            "validated_after": module.validated_after,
+            "weights": digest(module),
+            "said": said,
+        }
     return found

@@ -137,3 +137,20 @@ def test_sampler_without_length_is_refused_with_the_reason(results: Run) -> None
     message = results(2)[0]["unsplit_loaders"]["no_length"]
     assert "NoLength" in message
     assert "use_distributed_sampler=False" in message
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("name", ["no length", "length", "either"])
+def test_epoch_ends_for_all_where_one_process_has_no_further_batch(
+    name: str, world: int, results: Run
+) -> None:
+    shared = [found["uneven_training_data"][name] for found in results(world)]
+    for found in shared:
+        assert found["batches"] == [3, 3]  # of 3, 5, ...
+        assert found["steps"] == 4  # the last batch closes its window
+        assert found["validated_after"] == 6
+        assert found["weights"] == shared[0]["weights"]
+    said = shared[0]["said"]
+    assert said
+    assert all("ends for all" in text for text in said)
+    assert [found["said"] for found in shared[1:]] == [[]] * (world - 1)

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lightgen_runtime.utilities.combined_loader import CombinedLoader
-from lightgen_runtime.utilities.exceptions import EmptyDataError
+from lightgen_runtime.utilities.exceptions import (
+    EmptyDataError,
+    MisconfigurationException,
+)
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
+
+if TYPE_CHECKING:
+    from lightgen_runtime.strategies import Strategy
 
 Transfer = Callable[[Any, int], Any]
 
@@ -33,6 +39,7 @@ class Feed:
     """
 
     __slots__ = (
+        "_together",
         "_transfer",
         "dataloader_idx",
         "is_share",
@@ -59,6 +66,28 @@ class Feed:
         self.required = required
         self.is_share = is_share
         self._transfer = transfer
+        self._together: Strategy | None = None
+
+    def read_together(self, strategy: Strategy) -> None:
+        """Yield as many batches as in the other processes from now on.
+
+        Collective: every process calls it. A length costs nothing more; without one,
+        processes ask each other for each batch whether all of them have it.
+
+        Compat: Lightning waits for the process that has ended before the others.
+        """
+        if strategy.world_size == 1:
+            return
+        known = strategy.gather_objects((self.num_batches, self.sized))
+        lengths = [length for length, _ in known]
+        self.sized = all(sized for _, sized in known)
+        self.num_batches = min(lengths)
+        self._together = strategy
+        if self.sized and self.num_batches != max(lengths):
+            rank_zero_warn(
+                f"processes have different numbers of training batches, {lengths} by "
+                f"rank: each epoch ends for all of them after {self.num_batches}"
+            )
 
     @property
     def takes_part(self) -> bool:
@@ -110,7 +139,28 @@ class Feed:
             return self._counted(iterator, start, int(self.num_batches))
         if self.num_batches != float("inf"):
             iterator = islice(iterator, int(self.num_batches) - start)
+        if self._together is not None:
+            iterator = self._while_all_have_one(iterator, self._together)
         return self._until_exhausted(iterator, start)
+
+    def _while_all_have_one(
+        self, iterator: Iterator[Any], strategy: Strategy
+    ) -> Iterator[Any]:
+        end, processes = object(), strategy.world_size
+        while True:
+            batch = next(iterator, end)
+            having = torch.tensor(int(batch is not end))
+            others = processes - int(strategy.reduce(having, reduce_op="sum"))
+            if not others:
+                yield batch
+                continue
+            if others < processes:
+                rank_zero_warn(
+                    f"{type(self.loader).__name__} has no further batch in {others} of "
+                    f"{processes} processes: the epoch ends for all of them, and what "
+                    "the others still have is left out. Yield as much in every process."
+                )
+            return
 
     def _counted(
         self, iterator: Iterator[Any], start: int, num_batches: int
@@ -121,12 +171,7 @@ class Feed:
             try:
                 batch = next(iterator)
             except StopIteration:
-                rank_zero_warn(
-                    f"{type(self.loader).__name__} has a length of {num_batches} batches "
-                    f"but ended after {batch_idx}: nothing that is due at an epoch's last "
-                    "batch (validation, schedulers, the last accumulated step) was done. "
-                    "Correct its `__len__`."
-                )
+                self._tell_of_wrong_length(num_batches, batch_idx)
                 return
             if transfer is not None:
                 batch = transfer(batch, dataloader_idx)
@@ -148,6 +193,16 @@ class Feed:
             yield batch_idx, batch, ahead is end
             batch_idx += 1
         self.required = False  # what was there once may be used up
+
+    def _tell_of_wrong_length(self, length: int, ended: int) -> None:
+        wrong = (
+            f"{type(self.loader).__name__} has a length of {length} batches but ended "
+            f"after {ended}: nothing that is due at an epoch's last batch (validation, "
+            "schedulers, the last accumulated step) was done. Correct its `__len__`."
+        )
+        if self._together is not None:  # for whom the other processes would wait
+            raise MisconfigurationException(wrong)
+        rank_zero_warn(wrong)
 
     def _tell_of_nothing(self) -> None:
         nothing = (

@@ -54,7 +54,7 @@ def run_fit(run: Run) -> None:
     if (reason := _why_over(run)) is not None:
         rank_zero_info(f"`Trainer.fit` has nothing to do: {reason}")
         return
-    _plan_validation(run, feed)
+    _plan_epoch(run, feed)
     step = choose_step(run)
     schedulers = SchedulerStepper(run)
     train_epoch = run.measured("run_training_epoch", _train_epoch)
@@ -90,7 +90,7 @@ def _train_epoch(
     # What callbacks may have changed at the epoch's start:
     run.parts.strategy.note_trainable()
     schedulers.select()
-    _plan_validation(run, feed)
+    _plan_epoch(run, feed)
     accumulate = run.trainer.accumulate_grad_batches
     trains = not run.forward_only
     step = step if trains else manual_step(run)
@@ -157,7 +157,7 @@ def _reload_if_due(run: Run) -> None:
     if every and epoch % every == 0 and run.progress.phase == EPOCH_START:
         run.source.forget()
         run.progress.evaluated.clear()  # the axis of other loaders
-        _plan_validation(run, run.source.train())
+        _plan_epoch(run, run.source.train())
 
 
 def _start_epoch(run: Run, feed: Feed, schedulers: SchedulerStepper) -> Iterator[Any]:
@@ -355,8 +355,9 @@ def _may_stop(run: Run) -> bool:
     return enough_epochs and enough_steps
 
 
-def _plan_validation(run: Run, feed: Feed) -> None:
-    """Find out when to validate, from the flags as they are now."""
+def _plan_epoch(run: Run, feed: Feed) -> None:
+    """Find out how many batches it has and when to validate, from the flags as of now."""
+    feed.read_together(run.parts.strategy)
     run.val_interval = _val_interval(run, feed)
     interval, clock = run.parts.val_check_interval, run.val_clock
     if not run.validates or not isinstance(interval, timedelta):

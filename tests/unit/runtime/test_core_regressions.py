@@ -11,6 +11,8 @@ from small_runs import Small, fitted, numbers
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightgen_runtime import Trainer
+from lightgen_runtime.loops.feed import Feed
+from lightgen_runtime.strategies import SingleDeviceStrategy
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 QUIET: dict[str, Any] = {
@@ -83,14 +85,30 @@ def test_limit_beyond_the_end_of_a_stream_still_ends_its_epoch() -> None:
     assert validations == [2, 4]
 
 
+class Liar:
+    """A loader that has less than it says."""
+
+    def __len__(self) -> int:
+        return 9
+
+    def __iter__(self) -> Any:
+        return iter(torch.ones(3, 2, 4))
+
+
+def test_loader_shorter_than_its_length_is_an_error_beside_other_processes() -> None:
+    class Two(SingleDeviceStrategy):
+        world_size = 2  # type: ignore[assignment]
+
+        def gather_objects(self, value: Any) -> list[Any]:
+            return [value, value]
+
+    feed = Feed(Liar(), 9, None)
+    feed.read_together(Two())
+    with pytest.raises(MisconfigurationException, match="Correct its `__len__`"):
+        list(feed.batches(feed.open()))
+
+
 def test_loader_shorter_than_its_length_is_reported() -> None:
-    class Liar:
-        def __len__(self) -> int:
-            return 9
-
-        def __iter__(self) -> Any:
-            return iter(torch.ones(3, 2, 4))
-
     with pytest.warns(UserWarning, match="length of 9 batches but ended after 3"):
         Trainer(**QUIET, max_epochs=1).fit(Small(), Liar())
 
