@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from lightgen_runtime.core.hooks import is_overridden
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.move_data import move_data_to_device
 
@@ -71,6 +72,16 @@ class DataHooks:
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Change a batch on the device, and return it."""
         return batch
+
+
+def data_owner(
+    hook: str, datamodule: DataHooks | None, module: DataHooks
+) -> DataHooks | None:
+    """Return whose version of a hook counts: the datamodule's first, None if neither's."""
+    for candidate in (datamodule, module):
+        if candidate is not None and is_overridden(hook, candidate, DataHooks):
+            return candidate
+    return None
 
 
 def _missing(owner: object, hook: str, method: str) -> MisconfigurationException:

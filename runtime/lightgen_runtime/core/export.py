@@ -11,8 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from lightgen_runtime.core.data_hooks import DataHooks
-from lightgen_runtime.core.hooks import is_overridden
+from lightgen_runtime.core.data_hooks import DataHooks, data_owner
 from lightgen_runtime.utilities.atomic_write import atomic_write
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.imports import import_extra
@@ -145,10 +144,7 @@ def example_inputs(module: LightningModule, given: Any, caller: str) -> Any:
 def _owner(module: LightningModule, hook: str) -> DataHooks:
     """Return whose version of a transfer hook counts, the datamodule's first."""
     run = module.__dict__["_run"]
-    datamodule: DataHooks | None = None if run is None else run.datamodule
-    if datamodule is not None and is_overridden(hook, datamodule, DataHooks):
-        return datamodule
-    return module
+    return data_owner(hook, None if run is None else run.datamodule, module) or module
 
 
 def _as_arguments(sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

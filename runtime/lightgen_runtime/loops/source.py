@@ -15,7 +15,7 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from lightgen_runtime.core.data_hooks import DataHooks
+from lightgen_runtime.core.data_hooks import DataHooks, data_owner
 from lightgen_runtime.core.hooks import is_overridden
 from lightgen_runtime.loops.copy_stream import CopyStream
 from lightgen_runtime.loops.feed import Feed, Transfer, loaders_of
@@ -208,10 +208,7 @@ class DataSource:
         return list(loaders.flattened)
 
     def _owner(self, hook: str) -> DataHooks | None:
-        for candidate in (self._datamodule, self._module):
-            if candidate is not None and is_overridden(hook, candidate, DataHooks):
-                return candidate
-        return None
+        return data_owner(hook, self._datamodule, self._module)
 
     def _feed(
         self, stage: str, loader: Any, transfer: Transfer | None, number: int

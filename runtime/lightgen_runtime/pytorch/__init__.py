@@ -35,8 +35,7 @@ class _View(ModuleType):
         if home:
             return getattr(import_module(f"{_HERE}.{home}"), own_name)
         found = getattr(_counterpart(path), name, None)
-        may_be_module = found is None or isinstance(found, ModuleType)
-        if may_be_module and _exists_below(path, name):
+        if _exists_below(path, name):
             return import_module(f"{self.__name__}.{name}")
         if found is None:
             raise AttributeError(f"module `{self.__name__}` has no attribute `{name}`")
