@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from difflib import get_close_matches
 
 import torch
 
@@ -15,6 +14,7 @@ from lightgen_runtime.accelerators.accelerator import (
     find_usable_cuda_devices,
 )
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
 
 __all__ = [
     "Accelerator",
@@ -85,11 +85,9 @@ def choose_devices(
 def _kind(accelerator: str, have: list[str]) -> str:
     name = accelerator.lower() if isinstance(accelerator, str) else accelerator
     if name not in ACCEPTED:
-        near = get_close_matches(str(name), ACCEPTED, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise MisconfigurationException(
             f"`Trainer(accelerator={accelerator!r})` is unknown; accepted are "
-            f"{', '.join(map(repr, ACCEPTED))}.{hint}"
+            f"{', '.join(map(repr, ACCEPTED))}.{did_you_mean(name, ACCEPTED)}"
         )
     if name == "auto":
         return have[0]

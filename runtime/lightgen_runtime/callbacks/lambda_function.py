@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
 
 Hook = Callable[..., Any]
 
@@ -69,10 +69,9 @@ class LambdaCallback(Callback):
         hooks = {name: value for name, value in locals().items() if name != "self"}
         del hooks["unknown"]
         for name in unknown:
-            near = get_close_matches(name, hooks, n=1)
-            hint = f" Did you mean `{near[0]}`?" if near else ""
             raise MisconfigurationException(
-                f"`LambdaCallback({name}=...)`: there is no hook of that name.{hint}"
+                f"`LambdaCallback({name}=...)`: there is no hook of that name."
+                f"{did_you_mean(name, hooks)}"
             )
         for name, function in hooks.items():
             if function is None:

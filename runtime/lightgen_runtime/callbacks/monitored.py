@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
+
+from lightgen_runtime.utilities.nearest import nearest
 
 if TYPE_CHECKING:
     from lightgen_runtime.trainer.trainer import Trainer
@@ -40,9 +41,9 @@ def validation_follows(trainer: Trainer) -> bool:
 def missing_metric_message(owner: str, monitor: str, logged: Iterable[str]) -> str:
     """Say that `monitor` was not logged, what was, and which name is nearest."""
     names = sorted(logged)
-    nearest = get_close_matches(monitor, names, n=1)
+    near = nearest(monitor, names)
     return (
         f"`{owner}(monitor={monitor!r})`: no metric of that name was logged. Logged "
         f"were: {', '.join(names) or 'none at all'}."
-        + (f" Nearest name: `{nearest[0]}`." if nearest else "")
+        + (f" Nearest name: `{near}`." if near else "")
     )

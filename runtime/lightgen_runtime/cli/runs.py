@@ -6,7 +6,6 @@ A run is a fit, or the evaluation of a checkpoint that is of no run.
 
 from __future__ import annotations
 
-import difflib
 import json
 import shutil
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from lightgen_runtime.utilities.exceptions import (
     CheckpointNotFoundError,
     MisconfigurationException,
 )
+from lightgen_runtime.utilities.nearest import nearest
 
 RUNS = Path("runs")
 SUMMARY = "summary.json"
@@ -197,7 +197,6 @@ def _known_checkpoints(missing: Path | None = None) -> str:
     if missing is not None:
         by_name = {Path(path).name: path for path in reversed(files)}
         by_name.update(dict(zip(files, files, strict=True)))
-        nearest = difflib.get_close_matches(str(missing), by_name, n=1)
-        if nearest:
-            return f" Did you mean `{by_name[nearest[0]]}`?"
+        if near := nearest(missing, by_name):
+            return f" Did you mean `{by_name[near]}`?"
     return f" There are: {', '.join(files[:_MOST_NAMES])}."

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from lightgen_runtime.utilities.nearest import nearest
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Return `; did you mean ...?` to end a message with, or nothing if none is near."""
-    nearest = difflib.get_close_matches(name, list(candidates), n=1)
-    return f"; did you mean `{nearest[0]}`?" if nearest else ""
+    near = nearest(name, candidates)
+    return f"; did you mean `{near}`?" if near else ""
 
 
 def nearest_key(key: str, keys: Iterable[str]) -> str | None:
@@ -21,12 +22,11 @@ def nearest_key(key: str, keys: Iterable[str]) -> str | None:
     keys = list(keys)
     leaf = _leaf(key)
     prefix = key.removesuffix(leaf)
-    siblings = difflib.get_close_matches(leaf, names_beside(key, keys), n=1)
-    if siblings:
-        return prefix + siblings[0]
+    if sibling := nearest(leaf, names_beside(key, keys)):
+        return prefix + sibling
     leaves = [_leaf(other) for other in keys]
-    nearest = difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)
-    return keys[leaves.index(nearest[0])] if nearest else None
+    near = nearest(leaf, leaves, cutoff=0.7)
+    return keys[leaves.index(near)] if near else None
 
 
 def names_beside(key: str, keys: Iterable[str]) -> list[str]:

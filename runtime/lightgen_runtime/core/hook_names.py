@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from difflib import get_close_matches
 from typing import Any
 
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import nearest
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 _AT_EPOCH_END = (
@@ -125,8 +125,8 @@ def own_methods(owner: object, base: type) -> list[str]:
 
 def hint_of_nearest(hook: str, owner: object, base: type) -> str:
     """Return ` Did you mean ...?` if a method's name is near that of a missing hook."""
-    near = get_close_matches(hook, own_methods(owner, base), n=1, cutoff=0.8)
-    return f" Did you mean `{hook}` by `{near[0]}`?" if near else ""
+    near = nearest(hook, own_methods(owner, base), cutoff=0.8)
+    return f" Did you mean `{hook}` by `{near}`?" if near else ""
 
 
 def _nearest(name: str, hooks: list[str]) -> str | None:
@@ -135,8 +135,7 @@ def _nearest(name: str, hooks: list[str]) -> str | None:
             name = name.replace(short, full, 1)
             if name in hooks:
                 return name
-    near = get_close_matches(name, hooks, n=1, cutoff=_SIMILAR)
-    return near[0] if near else None
+    return nearest(name, hooks, cutoff=_SIMILAR)
 
 
 def _is_hook(name: str) -> bool:

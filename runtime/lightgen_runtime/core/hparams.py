@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
 
 # Keys of hyperparameters that a command line saved: who builds the object from them, and
 # which class the config had chosen. Source: checkpoints of Lightning 2.6.
@@ -52,10 +52,9 @@ class AttributeDict(dict[str, Any]):
         try:
             return self[name]
         except KeyError:
-            near = get_close_matches(name, self, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise AttributeError(
-                f"no hyperparameter {name!r}; there are {sorted(self)}.{hint}"
+                f"no hyperparameter {name!r}; there are {sorted(self)}."
+                f"{did_you_mean(name, self)}"
             ) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -204,11 +203,9 @@ def _local_arguments(frame: types.FrameType) -> dict[str, Any]:
 def _captured(arguments: Mapping[str, Any], name: str) -> Any:
     if name in arguments:
         return arguments[name]
-    near = get_close_matches(name, arguments, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise MisconfigurationException(
         f"`save_hyperparameters({name!r})`: `__init__` has no such argument; it has "
-        f"{sorted(arguments)}.{hint}"
+        f"{sorted(arguments)}.{did_you_mean(name, arguments)}"
     )
 
 

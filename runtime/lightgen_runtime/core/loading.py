@@ -6,7 +6,6 @@ import inspect
 import os
 import sys
 from collections.abc import Iterator
-from difflib import get_close_matches
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +29,7 @@ from lightgen_runtime.utilities.exceptions import (
     CheckpointNotFoundError,
     MisconfigurationException,
 )
+from lightgen_runtime.utilities.nearest import did_you_mean
 
 T = TypeVar("T", bound=HyperparametersMixin)
 
@@ -161,11 +161,9 @@ def _check_overrides(
     for name in overrides:
         if name not in accepted:
             known = list(inspect.signature(cls).parameters)
-            near = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise MisconfigurationException(
                 f"`{cls.__name__}.load_from_checkpoint(..., {name}=...)`: `__init__` has no "
-                f"such argument; it has {known}.{hint}"
+                f"such argument; it has {known}.{did_you_mean(name, known)}"
             )
 
 

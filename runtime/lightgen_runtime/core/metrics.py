@@ -8,7 +8,6 @@ loop is due to report: every `log_every_n_steps` and at epoch ends.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from lightgen_runtime.core.metric_slots import (
     is_metric_object,
 )
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
 
 
 class LogRule(NamedTuple):
@@ -373,9 +373,8 @@ def _reducer(name: str, reduce_fx: Any) -> str:
         chosen = {"avg": "mean"}.get(chosen.lower(), chosen.lower())
         if chosen in SLOT_TYPES:
             return chosen
-    near = difflib.get_close_matches(str(chosen), SLOT_TYPES, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise MisconfigurationException(
         f"`self.log({name!r}, reduce_fx={reduce_fx!r})`: only "
-        f"{', '.join(map(repr, SLOT_TYPES))} are accepted.{hint}"
+        f"{', '.join(map(repr, SLOT_TYPES))} are accepted."
+        f"{did_you_mean(chosen, SLOT_TYPES)}"
     )

@@ -10,7 +10,6 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean, nearest
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 ACCEPTED_FORMS = """\
@@ -122,7 +122,7 @@ def normalise(returned: Any) -> OptimPlan:
     names: list[str] = []
     if _is_named(returned):
         names = [str(name) for name in returned]
-        if len(names) == 1 and get_close_matches(names[0], ["optimizer"], cutoff=0.8):
+        if len(names) == 1 and nearest(names[0], ["optimizer"], cutoff=0.8):
             raise MisconfigurationException(
                 f"`configure_optimizers` returned a dictionary with the key {names[0]!r}; "
                 'did you mean "optimizer"?'
@@ -284,10 +284,9 @@ def _warn_of_ignored(configs: Sequence[SchedulerConfig]) -> None:
 def _warn_unknown(given: Mapping[str, Any], known: Sequence[str], what: str) -> None:
     for key in given:
         if key not in known:
-            near = get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             rank_zero_warn(
-                f"the {what} dictionary has a key {key!r} that nothing reads{hint}"
+                f"the {what} dictionary has a key {key!r} that nothing reads."
+                f"{did_you_mean(key, known)}"
             )
 
 

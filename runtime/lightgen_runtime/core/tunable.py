@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from lightgen_runtime.core.module import LightningModule
@@ -29,12 +29,10 @@ def find_tunable(module: LightningModule, datamodule: Any, names: list[str]) -> 
     known = [*vars(module), *module.hparams]
     if datamodule is not None:
         known += [*vars(datamodule), *datamodule.hparams]
-    near = get_close_matches(names[0], known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise MisconfigurationException(
         f"tuning looks for an attribute or hyperparameter {' or '.join(map(repr, names))} "
         f"of {type(module).__name__} or its datamodule, and there is none. Set one in "
-        f"`__init__` and use it, or name another.{hint}"
+        f"`__init__` and use it, or name another.{did_you_mean(names[0], known)}"
     )
 
 

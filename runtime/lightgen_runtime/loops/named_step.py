@@ -8,7 +8,6 @@ another's. What must alternate (a second forward after the first step) is manual
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -19,6 +18,7 @@ from lightgen_runtime.loops.outputs import (
     warn_of_no_loss,
 )
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import nearest
 
 if TYPE_CHECKING:
     from lightgen_runtime.loops.run import Run
@@ -112,10 +112,8 @@ def losses_of(output: Any, names: list[str]) -> list[Tensor | None]:
         )
     missing = [name for name in names if name not in output]
     if missing:
-        near = get_close_matches(missing[0], [str(key) for key in output], n=1)
-        hint = (
-            f" Did you mean {missing[0]!r} where it says {near[0]!r}?" if near else ""
-        )
+        near = nearest(missing[0], output)
+        hint = f" Did you mean {missing[0]!r} where it says {near!r}?" if near else ""
         raise MisconfigurationException(
             f"`training_step` returned a mapping with the keys {sorted(map(str, output))}; "
             f"{missing} missing: it returns {expected} (None skips one).{hint}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from lightgen_runtime.loops.signature import positional
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import nearest
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
@@ -65,9 +65,9 @@ def _hint(output: Any, loss: Any) -> str:
     if isinstance(loss, (int, float)):
         return " A number has no gradients: return the tensor, before `.item()`."
     keys = [str(key) for key in output] if isinstance(output, Mapping) else []
-    near = get_close_matches("loss", keys, n=1)
-    if near and near != ["loss"]:
-        return f' Did you mean "loss" where it says {near[0]!r}?'
+    near = nearest("loss", keys)
+    if near not in (None, "loss"):
+        return f" Did you mean 'loss' where it says {near!r}?"
     parts = list(output.values()) if isinstance(output, Mapping) else output
     if not isinstance(parts, (list, tuple)):
         return ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.core.hooks import is_overridden
 from lightgen_runtime.core.module import LightningModule
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
@@ -84,11 +84,9 @@ class SchedulerStepper:
         monitor = str(config.monitor)
         if monitor in metrics:
             return True, metrics[monitor]
-        near = get_close_matches(monitor, metrics, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         message = (
             f"{type(config.scheduler).__name__} watches {monitor!r}, which nobody has "
-            f"logged; logged are {sorted(metrics)}.{hint}"
+            f"logged; logged are {sorted(metrics)}.{did_you_mean(monitor, metrics)}"
         )
         if config.strict:
             raise MisconfigurationException(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from typing import NamedTuple
 
 from torch import nn
 
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
 
 _COMPARISONS = {
     "==": operator.eq,
@@ -138,12 +138,10 @@ def selected(module: nn.Module, owned: list[Owned], selector: str) -> list[Owned
         return found
     paths = [name for name, _ in module.named_modules() if name]
     paths += [name for name, _ in module.named_parameters()]
-    near = get_close_matches(selector, paths, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise MisconfigurationException(
         f"the selector {selector!r} picks no trainable parameter of "
         f"{type(module).__name__}, whose parts are {', '.join(paths[:12])}"
-        f"{', ...' if len(paths) > 12 else ''}.{hint}"
+        f"{', ...' if len(paths) > 12 else ''}.{did_you_mean(selector, paths)}"
     )
 
 

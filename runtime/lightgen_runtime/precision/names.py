@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 NAMES = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
@@ -45,9 +45,7 @@ def one_of(given: object, accepted: Sequence[str], owner: str) -> str:
     """
     if isinstance(given, str) and given in accepted:
         return given
-    near = get_close_matches(str(given), accepted, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise MisconfigurationException(
         f"`{owner}(precision={given!r})`: accepted are "
-        f"{', '.join(map(repr, accepted))}.{hint}"
+        f"{', '.join(map(repr, accepted))}.{did_you_mean(given, accepted)}"
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib import import_module
 
 from lightgen_runtime.profilers.base import PassThroughProfiler
 from lightgen_runtime.profilers.profiler import Profiler
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
 
 _CLASSES = {
     "advanced": ("advanced", "AdvancedProfiler"),
@@ -28,11 +28,9 @@ def choose_profiler(profiler: Profiler | str | None) -> Profiler:
         return profiler
     name = profiler.lower() if isinstance(profiler, str) else ""
     if name not in _CLASSES:
-        near = get_close_matches(name, _CLASSES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise MisconfigurationException(
             f"`Trainer(profiler={profiler!r})`: None, a `Profiler` or one of "
-            f"{', '.join(map(repr, _CLASSES))} is accepted.{hint}"
+            f"{', '.join(map(repr, _CLASSES))} is accepted.{did_you_mean(name, _CLASSES)}"
         )
     module, kind = _CLASSES[name]
     made: Profiler = getattr(

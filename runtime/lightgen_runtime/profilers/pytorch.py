@@ -6,7 +6,6 @@ import inspect
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lightgen_runtime.profilers.profiler import Profiler
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 # Source: Lightning's labels, which trace viewers and people search for.
@@ -315,9 +315,7 @@ def _labelled(text: str) -> record_function:
 def _check_name(argument: str, name: str, accepted: set[str] | frozenset[str]) -> None:
     if name in accepted:
         return
-    near = get_close_matches(name, accepted, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise MisconfigurationException(
         f"`PyTorchProfiler({argument})` got {name!r}; accepted are "
-        f"{', '.join(sorted(accepted))}.{hint}"
+        f"{', '.join(sorted(accepted))}.{did_you_mean(name, accepted)}"
     )

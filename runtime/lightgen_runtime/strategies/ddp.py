@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from lightgen_runtime.strategies.launch import (
 )
 from lightgen_runtime.strategies.ranks import Ranks, ranks_from_environment
 from lightgen_runtime.utilities.exceptions import MisconfigurationException, add_note
+from lightgen_runtime.utilities.nearest import did_you_mean
 from lightgen_runtime.utilities.rank_zero import rank_zero_only
 from lightgen_runtime.utilities.seed import reset_seed
 
@@ -79,12 +79,10 @@ class DDPStrategy(Strategy):
         super().__init__(checkpoint_io)
         for name in options:
             if name not in _OPTIONS:
-                near = get_close_matches(name, _OPTIONS, n=1)
-                hint = f" Did you mean `{near[0]}`?" if near else ""
                 raise MisconfigurationException(
                     f"`{type(self).__name__}({name}=...)` is unknown; beside its own "
                     f"arguments it takes those of DistributedDataParallel: "
-                    f"{', '.join(_OPTIONS)}.{hint}"
+                    f"{', '.join(_OPTIONS)}.{did_you_mean(name, _OPTIONS)}"
                 )
         self.parallel_devices = parallel_devices
         self.process_group_backend = process_group_backend
@@ -415,10 +413,9 @@ class DDPStrategy(Strategy):
 def _operation(name: str) -> Any:
     known = [each.lower() for each in dist.ReduceOp.RedOpType.__members__]
     if name not in known:
-        near = get_close_matches(name, ["mean", *known], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise MisconfigurationException(
-            f"`reduce(..., reduce_op={name!r})`: accepted are 'mean' and {known}.{hint}"
+            f"`reduce(..., reduce_op={name!r})`: accepted are 'mean' and {known}."
+            f"{did_you_mean(name, ['mean', *known])}"
         )
     return getattr(dist.ReduceOp, name.upper())
 

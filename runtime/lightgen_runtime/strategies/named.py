@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
 import torch
 
@@ -11,6 +10,7 @@ from lightgen_runtime.strategies.base import Strategy
 from lightgen_runtime.strategies.ddp import DDPStrategy
 from lightgen_runtime.strategies.single import SingleDeviceStrategy
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
 
 STRATEGIES: dict[str, Callable[[], DDPStrategy] | None] = {
     "auto": None,
@@ -42,11 +42,10 @@ def choose_strategy(
     if isinstance(strategy, Strategy):
         return strategy
     if strategy not in STRATEGIES:
-        near = get_close_matches(str(strategy), STRATEGIES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise MisconfigurationException(
             f"`Trainer(strategy={strategy!r})`: there are "
-            f"{', '.join(map(repr, STRATEGIES))}, and any `Strategy`.{hint}"
+            f"{', '.join(map(repr, STRATEGIES))}, and any `Strategy`."
+            f"{did_you_mean(strategy, STRATEGIES)}"
         )
     several = len(devices) * num_nodes > 1
     if strategy == "single_device" and several:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from lightgen_runtime.strategies.ranks import ranks_from_environment
 from lightgen_runtime.trainer.plugged import plugged
 from lightgen_runtime.trainer.presets import with_presets
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
 
 # Parts for which None has a meaning of its own.
 _MAY_BE_NONE = (
@@ -263,11 +263,10 @@ def _check_flags(flags: dict[str, Any]) -> None:
             f"`Trainer(gradient_clip_val={clip_val!r})`: a number of at least 0 is accepted"
         )
     if algorithm is not None and algorithm not in CLIP_ALGORITHMS:
-        near = get_close_matches(str(algorithm), CLIP_ALGORITHMS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise MisconfigurationException(
             f"`Trainer(gradient_clip_algorithm={algorithm!r})`: accepted are "
-            f"{', '.join(map(repr, CLIP_ALGORITHMS))}.{hint}"
+            f"{', '.join(map(repr, CLIP_ALGORITHMS))}."
+            f"{did_you_mean(algorithm, CLIP_ALGORITHMS)}"
         )
 
 

@@ -7,10 +7,10 @@ import os
 from ast import literal_eval
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from difflib import get_close_matches
 from functools import wraps
 from typing import Any, TypeVar
 
+from lightgen_runtime.utilities.nearest import did_you_mean
 from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -49,11 +49,9 @@ def _values(prefix: str, names: Iterable[str]) -> dict[str, Any]:
         if not variable.startswith(prefix) or not text:
             continue
         if variable not in by_variable:
-            near = get_close_matches(variable, by_variable, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
             rank_zero_warn(
                 f"the environment variable {variable} is the name of no argument of the "
-                f"trainer and is ignored{hint}"
+                f"trainer and is ignored.{did_you_mean(variable, by_variable)}"
             )
             continue
         value: Any = text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from lightgen_runtime.trainer.build import as_callbacks, ordered
 from lightgen_runtime.trainer.checkpoint import restore_model, restore_training
 from lightgen_runtime.trainer.error_notes import note_on
 from lightgen_runtime.utilities.exceptions import MisconfigurationException, add_note
+from lightgen_runtime.utilities.nearest import nearest
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
@@ -202,8 +202,8 @@ def _validates(run: Run) -> bool:
     if run.overrides("validation_step"):
         return True
     own = [name for name in vars(type(run.module)) if name != "validation_step"]
-    near = get_close_matches("validation_step", own, n=1)
-    hint = f" Did you mean `validation_step` by `{near[0]}`?" if near else ""
+    near = nearest("validation_step", own)
+    hint = f" Did you mean `validation_step` by `{near}`?" if near else ""
     rank_zero_warn(
         f"there is a validation loader, but {type(run.module).__name__} has no "
         f"`validation_step`: the fit does not validate.{hint}"

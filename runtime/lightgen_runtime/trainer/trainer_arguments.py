@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 from lightgen_runtime.utilities.exceptions import UnknownArgumentError
+from lightgen_runtime.utilities.nearest import nearest
 
 Init = TypeVar("Init", bound=Callable[..., None])
 
@@ -93,7 +93,6 @@ def _explained(name: str, known: list[str]) -> str:
     said = f"`Trainer` got an unexpected argument {name!r}"
     if meant in RETIRED_ARGUMENTS:
         return f"{said}, which Lightning 1 had: {RETIRED_ARGUMENTS[meant]}"
-    near = [meant] if meant in known else get_close_matches(meant, known, n=1)
-    if near:
-        return f"{said}; did you mean {near[0]!r}?"
+    if near := nearest(meant, known):
+        return f"{said}; did you mean {near!r}?"
     return f"{said}; it has {', '.join(known)}"

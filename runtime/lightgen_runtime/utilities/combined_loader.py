@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from typing import Any
 
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
 
 _END = object()
 
@@ -34,11 +34,9 @@ class CombinedLoader:
 
     def __init__(self, iterables: Any, mode: str = "min_size") -> None:
         if mode not in _READERS:
-            near = get_close_matches(str(mode), _READERS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise MisconfigurationException(
                 f"`CombinedLoader(mode={mode!r})`: accepted are "
-                f"{', '.join(map(repr, _READERS))}.{hint}"
+                f"{', '.join(map(repr, _READERS))}.{did_you_mean(mode, _READERS)}"
             )
         self.mode = mode
         self._iterables = iterables

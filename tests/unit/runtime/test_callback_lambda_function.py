@@ -24,7 +24,7 @@ def test_functions_are_called_as_hooks() -> None:
 
 
 def test_unknown_hook_is_refused_with_the_nearest() -> None:
-    with pytest.raises(MisconfigurationException, match="Did you mean `on_train_end`"):
+    with pytest.raises(MisconfigurationException, match="Did you mean 'on_train_end'"):
         LambdaCallback(on_train_ends=print)
 
 

@@ -148,7 +148,7 @@ def test_unknown_scheduler_key_is_warned_about_with_the_nearest() -> None:
     module = variant(
         configure_optimizers=dictionary(scheduler=step_lr, frequenzy=2, interval="step")
     )
-    with pytest.warns(UserWarning, match="'frequenzy'.*did you mean 'frequency'"):
+    with pytest.warns(UserWarning, match="'frequenzy'.*Did you mean 'frequency'"):
         fitted(module)
 
 
@@ -159,7 +159,7 @@ def test_unknown_optimizer_key_is_warned_about() -> None:
             "lr_schedulers": None,
         }
     )
-    with pytest.warns(UserWarning, match="did you mean 'lr_scheduler'"):
+    with pytest.warns(UserWarning, match="Did you mean 'lr_scheduler'"):
         fitted(module)
 
 

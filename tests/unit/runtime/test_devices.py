@@ -104,7 +104,9 @@ def test_strategy_takes_options_of_torch_and_names_the_nearest() -> None:
     )
     assert quiet(devices=2, strategy=strategy).strategy is strategy
     assert strategy.world_size == 2
-    with pytest.raises(MisconfigurationException, match="`find_unused_parameters`"):
+    with pytest.raises(
+        MisconfigurationException, match="mean 'find_unused_parameters'"
+    ):
         DDPStrategy(find_unused_parameter=True)
 
 

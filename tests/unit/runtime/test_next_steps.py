@@ -22,7 +22,7 @@ def step_returning(value: Any) -> Small:
     [
         ((ONE, ONE), "add them up.*by the same names"),
         ({"a": ONE, "b": ONE}, "add them up"),
-        ({"los": ONE}, "Did you mean \"loss\" where it says 'los'"),
+        ({"los": ONE}, "Did you mean 'loss' where it says 'los'"),
         (0.5, r"before `\.item\(\)`"),
         ({"loss": 0.5}, r"before `\.item\(\)`"),
         ("loss", r"skip the batch\.$"),

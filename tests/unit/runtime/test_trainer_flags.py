@@ -32,7 +32,7 @@ def test_variable_that_means_no_argument_is_named_with_the_nearest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PL_TRAINER_MAX_EPOCH", "7")
-    with pytest.warns(UserWarning, match="MAX_EPOCH .*did you mean .*MAX_EPOCHS"):
+    with pytest.warns(UserWarning, match="MAX_EPOCH .*Did you mean .*MAX_EPOCHS"):
         assert Trainer(accelerator="cpu", logger=False).max_epochs == 1000
 
 
