@@ -37,6 +37,10 @@ NO_RULE = {
     "test_several_optimizers_by_hand": _FAILS,
     "test_step_of_several_loaders_without_their_number": _FAILS,
     "test_hyperparameter_of_a_checkpoint_that_is_no_argument": _FAILS,
+    "test_training_data_that_end_earlier_in_one_process": _FAILS,
+    "test_metrics_of_several_loaders_in_the_sanity_check": (
+        "only the number of loaders shows it"
+    ),
     "test_mode_after_an_error_in_validation": "shows in a module used on after an error",
     "test_damaged_weights": "only the file shows it",
     "test_empty_training_loader": _DATA,
@@ -68,6 +72,10 @@ _ACCUMULATION = (
 
 # A row, and code that it can concern.
 CONCERNED = [
+    (
+        "test_numbers_of_batches_before_the_first_validation",
+        "print(trainer.num_val_batches)",
+    ),
     ("test_short_accumulation_window", "Trainer(accumulate_grad_batches=4)"),
     ("test_short_accumulation_window", _ACCUMULATION),
     (

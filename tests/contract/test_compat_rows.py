@@ -35,6 +35,7 @@ SAID_OF_SCRIPTS = {
         "test_last_checkpoint_is_the_newest",
         "test_state_of_callbacks_after_evaluating_a_checkpoint",
     },
+    "combined_loader_modes": {"test_numbers_of_batches_before_the_first_validation"},
     "command_line": {"test_abbreviated_options"},
     "datamodule_stages": {
         "test_resume_inside_an_epoch",
@@ -62,7 +63,10 @@ SAID_OF_SCRIPTS = {
         "test_resume_inside_an_epoch",
         "test_schedule_of_a_prolonged_run",
     },
-    "several_val_loaders": {"test_numbers_of_batches_after_another_entry_point"},
+    "several_val_loaders": {
+        "test_numbers_of_batches_after_another_entry_point",
+        "test_numbers_of_batches_before_the_first_validation",
+    },
     "stateful_callback": {"test_resume_inside_an_epoch"},
     "topk_and_early_stopping": {
         "test_last_checkpoint_is_the_newest",

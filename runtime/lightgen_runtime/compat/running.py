@@ -56,6 +56,11 @@ TRAINING = (
         only_with=(("Trainer.validate", "Trainer.test", "Trainer.predict"),),
     ),
     Behaviour(
+        ("Trainer.num_val_batches",),
+        "it is known before the first validation, not empty",
+        rows=("test_numbers_of_batches_before_the_first_validation",),
+    ),
+    Behaviour(
         ("callbacks.StochasticWeightAveraging",),
         "the epoch for the statistics of batch norm ends without an optimizer step: the "
         "result is the average",
