@@ -25,7 +25,7 @@ from lightgen_runtime.utilities.exceptions import MisconfigurationException
 LIGHTNING_VERSION = "2.6.0"
 VERSION_KEY = "pytorch-lightning_version"
 OWN_KEY = "lightgen"
-OWN_FORMAT = 1
+OWN_FORMAT = 2
 
 # Where in an epoch a checkpoint may be written, and so from where a resumed fit goes on:
 EPOCH_START = 0  # nothing of the epoch has happened

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lightgen_runtime.loggers.hparams_text import as_dict, plain
 from lightgen_runtime.loggers.logger import Logger
 from lightgen_runtime.loggers.version_folder import claim_version
 from lightgen_runtime.utilities.atomic_write import atomic_write
-from lightgen_runtime.utilities.rank_zero import rank_zero_only
+from lightgen_runtime.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 METRICS_FILE = "metrics.csv"
 HPARAMS_FILE = "hparams.yaml"
@@ -25,7 +26,8 @@ class MetricsFile:
     """Append rows to one `metrics.csv`; whole rows or none ever reach the file.
 
     Columns are sorted. A metric that appears late gets its column by one atomic rewrite
-    of the file; rows that are there already stay, also those of an earlier run.
+    of the file; rows that are there already stay, also those of an earlier run. Only a
+    run that is resumed drops what came after its checkpoint.
     """
 
     def __init__(self, log_dir: str | Path) -> None:
@@ -33,6 +35,8 @@ class MetricsFile:
         self._rows: list[dict[str, float | int]] = []
         self._columns: list[str] | None = None
         self._next_step = 0
+        self._count = 0
+        self._digest = sha256()
 
     def log_metrics(
         self, metrics: Mapping[str, float | Tensor], step: int | None = None
@@ -50,13 +54,64 @@ class MetricsFile:
         """Write the buffered rows to the file."""
         if not self._rows:
             return
+        columns = self._adopted_columns()
+        names = {name for row in self._rows for name in row}
+        if not names <= set(columns):
+            self._widen(sorted(names | set(columns)))
+        written = _as_csv(self._rows, self._adopted_columns())
+        self._append(written)
+        self._count_rows(csv.reader(written.decode("utf-8").splitlines()))
+        self._rows.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many rows the file has, and what tells them from other runs'."""
+        columns = self._adopted_columns()
+        return {
+            "rows": self._count,
+            "digest": self._digest.hexdigest(),
+            "columns": columns,
+            "path": str(self.path.resolve()),
+        }
+
+    def cut_back(self, state: Mapping[str, Any]) -> bool:
+        """Drop the rows that came after those of a state; tell if it has those at all."""
+        if not self.path.exists():
+            return True
+        self._adopted_columns()
+        with self.path.open(encoding="utf-8", newline="") as stream:
+            existing = list(csv.DictReader(stream))[: state["rows"]]
+        columns = list(state["columns"])
+        rows = [{name: row.get(name) or "" for name in columns} for row in existing]
+        former = MetricsFile(self.path.parent)
+        former._columns = columns
+        former._count_rows(row.values() for row in rows)
+        same_place = bool(rows) or state["path"] == str(self.path.resolve())
+        if former.state_dict()["digest"] != state["digest"] or not same_place:
+            return False
+        if former._count < self._count or columns != self._columns:
+            header = dict(zip(columns, columns, strict=True))
+            with atomic_write(self.path) as replacement:
+                if header:
+                    replacement.write(_as_csv([header, *rows], columns))
+        vars(self).update(vars(former), path=self.path)
+        return True
+
+    def _count_rows(self, rows: Iterable[Iterable[str]]) -> None:
+        """Take rows into the digest, which does not depend on columns without a value."""
+        for values in rows:
+            pairs = zip(self._columns or [], values, strict=False)
+            self._digest.update(repr([pair for pair in pairs if pair[1]]).encode())
+            self._count += 1
+
+    def _adopted_columns(self) -> list[str]:
         if self._columns is None:
             self._columns = self._adopt_existing_file()
-        names = {name for row in self._rows for name in row}
-        if not names <= set(self._columns):
-            self._widen(sorted(names | set(self._columns)))
-        self._append(_as_csv(self._rows, self._columns))
-        self._rows.clear()
+            if self._columns:
+                with self.path.open(encoding="utf-8", newline="") as stream:
+                    rows = csv.reader(stream)
+                    next(rows)
+                    self._count_rows(rows)
+        return self._columns
 
     def _adopt_existing_file(self) -> list[str]:
         """Return the columns already there, having cut off a row a kill left torn."""
@@ -203,3 +258,15 @@ class CSVLogger(Logger):
         """Write the buffered rows."""
         if rank_zero_only.rank == 0:
             self.experiment.save()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far the file has come."""
+        return self.experiment.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Cut rows off that came after the checkpoint; in a new folder there are none."""
+        if not self.experiment.cut_back(state):
+            rank_zero_warn(
+                f"`{self.experiment.path}` does not hold the rows of the run that is "
+                "resumed: the new ones are added behind those that are there"
+            )

@@ -92,6 +92,20 @@ class Logger(ABC):
         """
         self.save()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far the records have come, as plain data for a checkpoint.
+
+        Called behind `save`, by the process that writes.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Drop what an earlier process recorded after the checkpoint that held `state`.
+
+        Called before a resumed fit records anything. A logger whose records are others
+        than those of that process leaves them alone.
+        """
+
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
         """Run after `checkpoint_callback` wrote a checkpoint."""
 

@@ -35,6 +35,11 @@ _STATUS = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
 class MLFlowLogger(Logger):
     """Log to MLflow; needs `mlflow` or `mlflow-skinny`.
 
+    MLflow cannot drop values of a run. A fit that goes on from a checkpoint in the same
+    run (`run_id=...`) logs what came after it once more: a metric's history has those
+    values twice, at the same step, and charts draw them over each other. To avoid it,
+    begin a new run.
+
     Args:
         experiment_name: The experiment, made if there is none of that name.
         run_name: What MLflow shows as the run's name.

@@ -220,9 +220,42 @@ class TensorBoardLogger(Logger):
         self.save()
         self._experiment.close()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return how long each event file is."""
+        folder = Path(self.log_dir)
+        return {"files": {name: size for name, (_, size) in _events(folder).items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Cut off event files what came after the checkpoint.
+
+        `SummaryWriter(purge_step=...)` would also hide what came before it at the same
+        step, and keep what came after it at an earlier one, such as a validation's.
+        """
+        files: dict[str, int] = state["files"]
+        if self._experiment is not None:
+            self._experiment.close()
+            self._experiment = None
+        found = _events(Path(self.log_dir))
+        # Their names tell the process and its machine, so these are of the same run.
+        if not files.keys() & found.keys():
+            return
+        for name, (path, size) in found.items():
+            if name not in files:
+                path.unlink()
+            elif size > files[name]:
+                os.truncate(path, files[name])
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_experiment": None}
 
 
 def _expanded(folder: str) -> str:
     return os.path.expandvars(str(Path(folder).expanduser()))
+
+
+def _events(folder: Path) -> dict[str, tuple[Path, int]]:
+    """Return the event files below a folder, with their lengths in bytes."""
+    return {
+        path.relative_to(folder).as_posix(): (path, path.stat().st_size)
+        for path in sorted(folder.rglob("events.out.tfevents.*"))
+    }

@@ -26,6 +26,11 @@ STEP_KEY = "trainer/global_step"
 class WandbLogger(Logger):
     """Log to Weights & Biases; needs `wandb`.
 
+    The service cannot drop single rows of a run. A fit that goes on from a checkpoint in
+    the same run (`id=...`, `resume="must"`) logs what came after it once more: charts show
+    these values twice at their `trainer/global_step`. To avoid it, begin a new run, or
+    fork the old one where the service offers it (`fork_from="<id>?_step=<n>"`).
+
     Args:
         name: What the service shows as the run's name.
         save_dir: Folder of the local files.

@@ -10,6 +10,8 @@ import torch
 
 from lightgen_runtime.io.schema import VALIDATED
 from lightgen_runtime.loops.feed import Feed
+from lightgen_runtime.loops.position import random_states, set_random_states
+from lightgen_runtime.loops.progress import ValidationPosition
 from lightgen_runtime.loops.report import read_floats
 from lightgen_runtime.loops.signature import check_takes_loader_number, positional
 from lightgen_runtime.utilities.seed import isolate_rng
@@ -81,30 +83,39 @@ def evaluate(
         For each loader, what was logged over its epoch.
     """
     if not any(feed.takes_part for feed in feeds):  # switched off by a limit of 0
+        run.validation = None
         return []
     hooks, report, store = StageHooks(run, stage), run.report, run.stores[stage]
     progress = run.progress
     sanity_checking = run.trainer.sanity_checking
     if not sanity_checking:
         run.trainer.enter_stage(stage)
+    inside_epoch = in_fit and not sanity_checking
     with _no_gradients(run, in_fit), hooks.eval_mode():
         run.parts.strategy.sync_buffers()
-        store.reset()
-        inside_epoch = in_fit and not sanity_checking
         report.enter(store, between_batches=not inside_epoch)
-        hooks.fire("start")
-        hooks.fire("epoch_start")
+        position = run.validation  # of a checkpoint that was written in the middle
+        if position is None:
+            store.reset()
+            position = ValidationPosition()
+            run.validation = position if inside_epoch else None
+            hooks.fire("start")
+            hooks.fire("epoch_start")
         run.context.keep = True
-        for feed in feeds:
-            _one_loader(run, stage, hooks, feed, several=len(feeds) > 1)
+        while position.loader < len(feeds):
+            _one_loader(run, stage, hooks, feeds, position)
+            position.next_loader()
         store.select(None)
-        hooks.fire("epoch_end")
+        if not position.ended:
+            position.ended = True
+            hooks.fire("epoch_end")
         run.agree_on_epoch()
         results = _results(run, stage, len(feeds))
         if not sanity_checking:
             report.send_epoch(progress.current_epoch, progress.batches_that_stepped)
             if in_fit:
                 progress.phase = VALIDATED
+        run.validation = None
         hooks.fire("end")
     return results
 
@@ -132,9 +143,14 @@ def sanity_check(run: Run) -> None:
 
 
 def _one_loader(
-    run: Run, stage: str, hooks: StageHooks, feed: Feed, several: bool
+    run: Run,
+    stage: str,
+    hooks: StageHooks,
+    feeds: list[Feed],
+    position: ValidationPosition,
 ) -> None:
     context, store, report = run.context, run.stores[stage], run.report
+    feed, several = feeds[position.loader], len(feeds) > 1
     number = (feed.dataloader_idx,) if several else ()
     store.select(feed.dataloader_idx if several else None)
     step = bound_step(run, f"{hooks.prefix}_step", 2 + several)
@@ -144,24 +160,51 @@ def _one_loader(
         _check_batch_hooks(before, 2)
         _check_batch_hooks(after, 3)
     fire = run.hooks.fire
-    sanity_checking = run.trainer.sanity_checking
     kind = "val" if stage == "validate" else stage
-    iterator = run.measured_items(f"[_EvaluationLoop].{kind}_next", feed.open())
+    iterator = run.measured_items(
+        f"[_EvaluationLoop].{kind}_next", _opened(run, feed, position)
+    )
     report.between_batches = False
-    for batch_idx, batch, _ in feed.batches(iterator):
+    if not position.settled:
+        _settle(run, stage, feed, position)
+    for batch_idx, batch, _ in feed.batches(iterator, position.batches):
         context.batch, context.batch_size = batch, None
         if before is not None:
             fire(before, batch, batch_idx, *number)
         context.scope = scope
+        position.batches, position.settled = batch_idx + 1, False
         output = step(batch, batch_idx, *number)
         if after is not None:
             fire(after, output, batch, batch_idx, *number)
-        if not sanity_checking:
-            seen = run.progress.count_evaluated(stage, feed.dataloader_idx)
-            if store.reports_steps:
-                report.send_step(None, seen)
+        _settle(run, stage, feed, position)
     report.between_batches = True
     report.publish()  # callbacks may watch it while the next loader runs
+
+
+def _opened(run: Run, feed: Feed, position: ValidationPosition) -> Iterator[Any]:
+    """Start a pass over a loader, or go back to where a checkpoint was written in it."""
+    if position.rng is None:
+        if run.validation is not None:
+            position.rng = random_states(feed.loader)
+        return feed.open()
+    # Random numbers first as the pass met them, then as they were saved.
+    saved = random_states(feed.loader)
+    set_random_states(feed.loader, position.rng)
+    iterator = feed.open(skip=position.batches)
+    if position.batches:
+        set_random_states(feed.loader, saved)
+    return iterator
+
+
+def _settle(run: Run, stage: str, feed: Feed, position: ValidationPosition) -> None:
+    """Do what is due after a batch and its hooks."""
+    if not run.trainer.sanity_checking:
+        seen = run.progress.count_evaluated(stage, feed.dataloader_idx)
+        if run.stores[stage].reports_steps:
+            run.report.send_step(None, seen)
+    position.settled = True
+    if run.validation is not None:
+        run.stop_if_asked()
 
 
 def _check_batch_hooks(listeners: Listeners | None, arguments: int) -> None:

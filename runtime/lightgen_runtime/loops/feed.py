@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lightgen_runtime.loops.position import Part, generators_of, loaders_of, reader_of
 from lightgen_runtime.utilities.combined_loader import CombinedLoader
 from lightgen_runtime.utilities.exceptions import (
     EmptyDataError,
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from lightgen_runtime.strategies import Strategy
 
 Transfer = Callable[[Any, int], Any]
+
+_NOTHING = object()
+_PLAIN = (torch.Tensor, str, bytes, bool, int, float, complex, type(None))
 
 
 class Feed:
@@ -39,6 +43,12 @@ class Feed:
     """
 
     __slots__ = (
+        "_ahead",
+        "_before",
+        "_read",
+        "_readers",
+        "_restored",
+        "_taken",
         "_together",
         "_transfer",
         "dataloader_idx",
@@ -67,6 +77,13 @@ class Feed:
         self.is_share = is_share
         self._transfer = transfer
         self._together: Strategy | None = None
+        self._read: Any = None  # the loader that `_readers` read
+        self._readers: list[Any] = []
+        self._restored: dict[str, Any] | None = None
+        self._ahead: Any = _NOTHING  # read, and not given to the loops yet
+        # States of readers before they read that, where a checkpoint cannot hold it.
+        self._before: list[Any] | None = None
+        self._taken = 0
 
     def read_together(self, strategy: Strategy) -> None:
         """Yield as many batches as in the other processes from now on.
@@ -108,23 +125,89 @@ class Feed:
 
     def generators(self) -> list[torch.Generator]:
         """Return the random generators that the loader and its samplers own."""
-        owners = [*loaders_of(self.loader), *samplers_of(self.loader)]
-        found = [getattr(owner, "generator", None) for owner in owners]
-        unique = {id(g): g for g in found if isinstance(g, torch.Generator)}
-        return list(unique.values())
+        return generators_of(self.loader)
 
     def open(self, skip: int = 0) -> Iterator[Any]:
         """Start a pass behind its first `skip` batches.
 
-        The skipped ones are drawn and dropped, so that samplers and workers stand where
-        they stood when a pass without interruption got there.
+        After `restore`, random states are to be those with which the pass once began;
+        they are others afterwards. Without it, the first batches are drawn and dropped.
         """
-        iterator: Iterator[Any] = iter(self.loader)
+        restored, self._restored = self._restored, None
+        self.end_pass()
+        readers = self._current_readers()
+        if restored is not None:
+            if skip and "ahead" in restored:
+                self._ahead = restored["ahead"]
+            for reader, state in zip(readers, restored["readers"], strict=True):
+                reader.restore(state, in_pass=skip > 0)
+            self._taken = skip + (self._ahead is not _NOTHING)
         if isinstance(self.loader, CombinedLoader):
-            iterator = (batch for batch, _, _ in iterator)
-        for _ in range(skip):
-            next(iterator, None)
+            combined = CombinedLoader(self.loader.rebuilt(readers), self.loader.mode)
+            iterator = self._counted_out(combined)
+        else:
+            iterator = readers[0].open(self._taken)
+        if restored is None:
+            for _ in range(skip):
+                next(iterator, None)
         return iterator
+
+    def state(self, taken: int | None) -> dict[str, Any]:
+        """Return where reading stands, for `restore`.
+
+        Args:
+            taken: Batches that the loops are done with in the running pass; None
+                between passes.
+        """
+        if self._restored is not None:  # nothing has been read since
+            return self._restored
+        state: dict[str, Any] = {}
+        delivered = back = taken
+        if taken is not None:
+            delivered = taken
+            if self._ahead is not _NOTHING and _is_plain(self._ahead):
+                state["ahead"] = self._ahead
+                delivered += 1
+            back = self._taken - delivered
+        state["readers"] = self._before or [
+            reader.state(back if isinstance(reader, Part) else delivered)
+            for reader in self._current_readers()
+        ]
+        state["generators"] = [g.get_state() for g in self.generators()]
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Let the next pass begin where the state was taken."""
+        if len(state["readers"]) == len(self._current_readers()):
+            self._restored = state
+
+    def finish(self) -> None:
+        """Leave the pass of a restored state, all of which had been read."""
+        restored, self._restored = self._restored, None
+        if restored is not None:
+            readers = self._current_readers()
+            for reader, state in zip(readers, restored["readers"], strict=True):
+                reader.restore(state, in_pass=False)
+                reader.finish()
+
+    def end_pass(self) -> None:
+        """Note that the running pass is over."""
+        self._ahead, self._before, self._taken = _NOTHING, None, 0
+        for reader in self._current_readers():
+            reader.end_pass()
+
+    def _current_readers(self) -> list[Any]:
+        if self._read is not self.loader:
+            self._read = self.loader
+            self._readers = [reader_of(each) for each in loaders_of(self.loader)]
+            if isinstance(self.loader, CombinedLoader):
+                self._readers = [Part(reader) for reader in self._readers]
+        return self._readers
+
+    def _counted_out(self, combined: CombinedLoader) -> Iterator[Any]:
+        for batch, _, _ in combined:
+            self._taken += 1
+            yield batch
 
     def batches(
         self, iterator: Iterator[Any], start: int = 0
@@ -138,7 +221,8 @@ class Feed:
         if self.sized:
             return self._counted(iterator, start, int(self.num_batches))
         if self.num_batches != float("inf"):
-            iterator = islice(iterator, int(self.num_batches) - start)
+            left = int(self.num_batches) - start - (self._ahead is not _NOTHING)
+            iterator = islice(iterator, left)
         if self._together is not None:
             iterator = self._while_all_have_one(iterator, self._together)
         return self._until_exhausted(iterator, start)
@@ -182,15 +266,21 @@ class Feed:
     ) -> Iterator[tuple[int, Any, bool]]:
         # One batch ahead: without a length, only that tells which batch is the last.
         transfer, dataloader_idx = self._transfer, self.dataloader_idx
-        end = object()
-        batch_idx, ahead = start, next(iterator, end)
-        if ahead is end and start == 0 and self.num_batches != 0:
+        if self._ahead is _NOTHING:
+            self._ahead = next(iterator, _NOTHING)
+        batch_idx, readers = start, self._current_readers()
+        if self._ahead is _NOTHING and start == 0 and self.num_batches != 0:
             self._tell_of_nothing()
-        while ahead is not end:
-            batch, ahead = ahead, next(iterator, end)
+        while self._ahead is not _NOTHING:
+            batch = self._ahead
+            if not _is_plain(batch):
+                self._before = [reader.state(batch_idx + 1) for reader in readers]
+            self._ahead = next(iterator, _NOTHING)
+            if self._ahead is _NOTHING:
+                self._before = None
             if transfer is not None:
                 batch = transfer(batch, dataloader_idx)
-            yield batch_idx, batch, ahead is end
+            yield batch_idx, batch, self._ahead is _NOTHING
             batch_idx += 1
         self.required = False  # what was there once may be used up
 
@@ -215,19 +305,10 @@ class Feed:
         rank_zero_warn(nothing)
 
 
-def samplers_of(loader: Any) -> list[Any]:
-    """Return the samplers of a loader, or of all loaders of a combination, once each."""
-    found = []
-    for each in loaders_of(loader):
-        batch_sampler = getattr(each, "batch_sampler", None)
-        found += [
-            getattr(each, "sampler", None),
-            batch_sampler,
-            getattr(batch_sampler, "sampler", None),
-        ]
-    return list({id(s): s for s in found if s is not None}.values())
-
-
-def loaders_of(loader: Any) -> list[Any]:
-    """Return the loaders of a combination, or the one loader."""
-    return loader.flattened if isinstance(loader, CombinedLoader) else [loader]
+def _is_plain(batch: Any) -> bool:
+    """Tell whether a batch comes out of a checkpoint as it went in."""
+    if type(batch) is dict:
+        return all(map(_is_plain, batch)) and all(map(_is_plain, batch.values()))
+    if type(batch) in (list, tuple):
+        return all(map(_is_plain, batch))
+    return type(batch) in _PLAIN

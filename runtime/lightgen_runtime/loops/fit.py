@@ -20,17 +20,17 @@ from lightgen_runtime.io.schema import (
 )
 from lightgen_runtime.loops.agree import agree_on_step
 from lightgen_runtime.loops.evaluate import evaluate, sanity_check
-from lightgen_runtime.loops.feed import samplers_of
 from lightgen_runtime.loops.outputs import StepFn
+from lightgen_runtime.loops.position import (
+    random_states,
+    samplers_of,
+    set_random_states,
+)
 from lightgen_runtime.loops.schedule import SchedulerStepper
 from lightgen_runtime.loops.step import choose_step, manual_step
 from lightgen_runtime.loops.val_clock import ValidationClock
-from lightgen_runtime.utilities.exceptions import (
-    MisconfigurationException,
-    SIGTERMException,
-)
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from lightgen_runtime.utilities.seed import collect_rng_states, set_rng_states
 
 if TYPE_CHECKING:
     from lightgen_runtime.loops.feed import Feed
@@ -166,12 +166,13 @@ def _start_epoch(run: Run, feed: Feed, schedulers: SchedulerStepper) -> Iterator
     run.resumed = None
     if resumed is not None and progress.phase != EPOCH_START:
         return _reenter_epoch(run, feed, schedulers, resumed)
+    run.restore_loaders("train")
     if resumed is not None:
-        _set_random_states(feed, resumed["rng"])
+        set_random_states(feed.loader, resumed["rng"])
     run.report.enter(run.stores["train"])
     _set_epoch(feed.loader, progress.current_epoch)
     run.hooks.fire(run.hooks.on_train_epoch_start)
-    run.epoch_rng = random_states(feed)
+    run.epoch_rng = random_states(feed.loader)
     # Not 0 after a checkpoint of Lightning's, which holds no random states.
     return feed.open(skip=progress.batch_idx)
 
@@ -183,13 +184,16 @@ def _reenter_epoch(
     progress = run.progress
     run.epoch_rng = resumed["epoch_rng"]
     over = progress.is_last_batch
+    run.restore_loaders("train")
     iterator: Iterator[Any] = iter(())
-    if not over:
+    if over:
+        feed.finish()
+    else:
         # Random numbers first as the epoch's loader met them, then as they were saved.
-        _set_random_states(feed, resumed["epoch_rng"])
+        set_random_states(feed.loader, resumed["epoch_rng"])
         _set_epoch(feed.loader, progress.current_epoch)
         iterator = feed.open(skip=progress.batch_idx)
-    _set_random_states(feed, resumed["rng"])
+    set_random_states(feed.loader, resumed["rng"])
     for parameter, gradient in zip(
         run.optimized_parameters(), resumed.get("gradients", []), strict=False
     ):
@@ -216,31 +220,33 @@ def _after_batch(run: Run, schedulers: SchedulerStepper, closed: bool) -> None:
         every = parts.log_every_n_steps
         due = stepped % every == 0 or run.stop_agreed if every else False
         reports = closed and due
-        if reports or progress.is_last_batch:
+        inside = run.validation is not None  # of a checkpoint: all before it is done
+        if not inside and (reports or progress.is_last_batch):
             run.agree_on_stop()
-        if reports:
+        if reports and not inside:
             agree_on_step(run.stores["train"], parts.strategy)
             run.report.send_step(progress.current_epoch, stepped - 1)
-        if _validation_due(run):
+        if inside or _validation_due(run):
             _validate(run, closed)
             run.agree_on_stop()
     if closed:
         schedulers.step(schedulers.plateau_per_step, progress.global_step)
         progress.batches_that_stepped = stepped
     run.stop_epoch = _steps_reached(run) or _may_stop(run)
-    if run.trainer.received_sigterm and not run.stop_epoch:
+    if not run.stop_epoch:
         progress.phase = SETTLED
-        raise SIGTERMException
+        run.stop_if_asked()
 
 
 def _validate(run: Run, closed: bool) -> None:
     hooks, report = run.hooks, run.report
-    if closed:
+    if closed and run.validation is None:
         if hooks.on_validation_model_zero_grad is None:
             run.module.zero_grad()
         else:
             hooks.fire(hooks.on_validation_model_zero_grad)
     feeds = run.source.renewed("validate")
+    run.restore_loaders("validate")
     if feeds:  # none if a hook returned an empty list
         evaluate(run, "validate", feeds, in_fit=True)
         run.trainer.enter_stage("train")
@@ -267,6 +273,7 @@ def _end_epoch(run: Run, schedulers: SchedulerStepper) -> None:
     else:
         run.stores["train"].reset()
         progress.start_next_epoch()
+        run.source.train().end_pass()
 
 
 def _set_horizon(run: Run, feed: Feed, schedulers: SchedulerStepper) -> None:
@@ -311,20 +318,6 @@ def _window_length(
                         parameter.grad.mul_(accumulate / length)
         return length
     return accumulate
-
-
-def random_states(feed: Feed) -> dict[str, Any]:
-    """Return every random state that decides what comes next, the loader's included."""
-    states = collect_rng_states()
-    states["loader"] = [generator.get_state() for generator in feed.generators()]
-    return states
-
-
-def _set_random_states(feed: Feed, states: dict[str, Any]) -> None:
-    set_rng_states({key: value for key, value in states.items() if key != "loader"})
-    saved = states.get("loader", [])
-    for generator, state in zip(feed.generators(), saved, strict=False):
-        generator.set_state(state)
 
 
 def _why_over(run: Run) -> str | None:

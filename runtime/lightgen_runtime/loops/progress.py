@@ -73,3 +73,31 @@ class Progress:
         self.batch_idx = 0
         self.is_last_batch = False
         self.phase = EPOCH_START
+
+
+@dataclass(slots=True)
+class ValidationPosition:
+    """How far a validation inside a fit has come.
+
+    Attributes:
+        loader: Number of the loader that is read, or read next.
+        batches: Batches of it that are done, or whose step has begun.
+        settled: Whether what the last of them logged has been reported.
+        ended: Whether all loaders are read and the epoch's end was announced.
+        rng: Random states when the loader was opened; None if it was not.
+    """
+
+    loader: int = 0
+    batches: int = 0
+    settled: bool = True
+    ended: bool = False
+    rng: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position as plain data."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def next_loader(self) -> None:
+        """Go on behind a loader that is read."""
+        self.loader += 1
+        self.batches, self.rng = 0, None

@@ -114,6 +114,21 @@ class Report:
         """Take published metrics back."""
         self._callback.update({key: self._tensor(v) for key, v in state.items()})
 
+    def states_of_loggers(self) -> list[dict[str, Any]]:
+        """Write what loggers hold back; return how far each has come, by class."""
+        for logger in self.loggers:
+            logger.save()
+        return [
+            {"class": type(logger).__qualname__, "state": logger.state_dict()}
+            for logger in self.loggers
+        ]
+
+    def restore_loggers(self, states: list[dict[str, Any]]) -> None:
+        """Let loggers drop what was recorded after these states, in the same places."""
+        for logger, entry in zip(self.loggers, states, strict=False):
+            if entry["class"] == type(logger).__qualname__ and entry["state"]:
+                logger.load_state_dict(entry["state"])
+
     def publish(self) -> None:
         """Take over what the active store holds now. No host sync."""
         store = self.active

@@ -21,9 +21,10 @@ from lightgen_runtime.loops.predicted import Predicted
 from lightgen_runtime.loops.report import Report
 from lightgen_runtime.loops.scaling import Scaling
 from lightgen_runtime.profilers.base import PassThroughProfiler
+from lightgen_runtime.utilities.exceptions import SIGTERMException
 
 if TYPE_CHECKING:
-    from lightgen_runtime.loops.progress import Progress
+    from lightgen_runtime.loops.progress import Progress, ValidationPosition
     from lightgen_runtime.loops.source import DataSource
     from lightgen_runtime.loops.val_clock import ValidationClock
     from lightgen_runtime.trainer.build import TrainerParts
@@ -51,7 +52,10 @@ class Run:
         scaling: What scales losses and steps optimizers in `16-mixed`; else None.
         resumed: Random states of the checkpoint that the fit goes on from, until it does.
         epoch_rng: Random states when the running epoch's loader was opened.
+        loader_states: Where, by stage, loaders stood that the checkpoint's run has read,
+            until this one reads them.
         validates: Whether there is anything to validate with.
+        validation: Where the running validation of a fit stands; None outside of one.
         val_clock: What tells when to validate, if that goes by time.
         val_interval: Batches between validations; infinity at epoch ends only.
     """
@@ -68,6 +72,7 @@ class Run:
         "forward_only",
         "hooks",
         "horizon",
+        "loader_states",
         "module",
         "on_last_batch",
         "parts",
@@ -86,6 +91,7 @@ class Run:
         "val_clock",
         "val_interval",
         "validates",
+        "validation",
     )
 
     def __init__(
@@ -136,6 +142,8 @@ class Run:
         self.predicted = Predicted()
         self.resumed: dict[str, Any] | None = None
         self.epoch_rng: dict[str, Any] | None = None
+        self.loader_states: dict[str, list[Any]] = {}
+        self.validation: ValidationPosition | None = None
         self._untoggled: dict[Tensor, bool] = {}
 
     def resolve_hooks(self) -> None:
@@ -202,6 +210,38 @@ class Run:
         self.plan, self.scaling = former.plan, former.scaling
         self.epoch_rng = former.epoch_rng
         self.stores["train"] = former.stores["train"]
+        self.loader_states = former.states_of_loaders()
+
+    def states_of_loaders(self) -> dict[str, list[Any]]:
+        """Return where the loaders of training and of validation stand."""
+        states = dict(self.loader_states)
+        source, position = self.source, self.validation
+        taken: dict[int, int] = {}
+        if position is not None and position.rng is not None:
+            taken[position.loader] = position.batches
+        if "train" not in states and source.opened("train"):
+            states["train"] = [source.train().state(self.progress.batch_idx)]
+        if "validate" not in states and source.opened("validate"):
+            states["validate"] = [
+                feed.state(taken.get(number))
+                for number, feed in enumerate(source.feeds("validate"))
+            ]
+        return states
+
+    def restore_loaders(self, stage: str) -> None:
+        """Let the stage's loaders go on where the checkpoint's run left them."""
+        states = self.loader_states.pop(stage, [])
+        for feed, state in zip(self.source.feeds(stage), states, strict=False):
+            feed.restore(state)
+
+    def stop_if_asked(self) -> None:
+        """End the fit here, where a checkpoint loses nothing, if the process is to end.
+
+        Raises:
+            SIGTERMException: It was asked to terminate.
+        """
+        if self.trainer.received_sigterm:
+            raise SIGTERMException
 
     def optimized_parameters(self) -> list[Tensor]:
         """Return the parameters of all optimizers, in order."""

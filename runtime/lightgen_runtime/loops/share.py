@@ -26,6 +26,11 @@ from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.seed import SEED_VARIABLE, seeded_rng
 
 
+def draws_at_once(sampler: Any) -> bool:
+    """Tell whether a sampler is one of those here, which begin by drawing everything."""
+    return isinstance(sampler, (_EvenShare, _ExactShare))
+
+
 def splits(loader: Any) -> bool:
     """Tell whether a loader's data can be and are still to be split between processes."""
     if not isinstance(loader, DataLoader) or isinstance(

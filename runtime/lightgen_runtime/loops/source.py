@@ -18,7 +18,8 @@ from torch.utils.data import (
 from lightgen_runtime.core.data_hooks import DataHooks, data_owner
 from lightgen_runtime.core.hooks import is_overridden
 from lightgen_runtime.loops.copy_stream import CopyStream
-from lightgen_runtime.loops.feed import Feed, Transfer, loaders_of
+from lightgen_runtime.loops.feed import Feed, Transfer
+from lightgen_runtime.loops.position import loaders_of
 from lightgen_runtime.loops.share import (
     evaluation_share,
     splits,

@@ -23,7 +23,8 @@ from lightgen_runtime.io.schema import (
     plain,
     progress_from_loops,
 )
-from lightgen_runtime.loops.fit import random_states
+from lightgen_runtime.loops.position import random_states
+from lightgen_runtime.loops.progress import ValidationPosition
 from lightgen_runtime.utilities.exceptions import (
     CheckpointFormatError,
     CheckpointMismatchError,
@@ -77,6 +78,7 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
             "format": OWN_FORMAT,
             "progress": counters,
             "callback_metrics": run.report.state_dict(),
+            "loggers": run.report.states_of_loggers(),
             **local,
         }
         others = run.parts.strategy.gather_objects(local)[1:]
@@ -102,12 +104,19 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
 
 def _state_of_this_process(run: Run) -> dict[str, Any]:
     """Return what no process has like another, on the host, where all is gathered."""
-    state = {
-        "rng": _random_states(run),
-        "gradients": _partial_gradients(run),
-        "epoch_rng": run.epoch_rng,
+    state: dict[str, Any] = {
         "train_metrics": run.stores["train"].state_dict(),
+        "loader": run.states_of_loaders(),
     }
+    if run.resumed is not None:  # nothing has been trained since
+        state.update(run.resumed)
+    else:
+        state["rng"] = _random_states(run)
+        state["gradients"] = _partial_gradients(run)
+        state["epoch_rng"] = run.epoch_rng
+    if run.validation is not None:
+        metrics = run.stores["validate"].state_dict()
+        state["validation"] = {**run.validation.state_dict(), "metrics": metrics}
     on_host: dict[str, Any] = move_data_to_device(state, torch.device("cpu"))
     return on_host
 
@@ -122,7 +131,7 @@ def _plain_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 def _random_states(run: Run) -> dict[str, Any]:
     if run.source.opened("train"):
-        return random_states(run.source.train())
+        return random_states(run.source.train().loader)
     return collect_rng_states()
 
 
@@ -227,9 +236,15 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
         device = run.parts.strategy.root_device
         run.stores["train"].load_state_dict(own["train_metrics"], device)
         run.report.load_state_dict(own["callback_metrics"])
+        run.report.restore_loggers(own.get("loggers", []))
         run.resumed = {
             name: own[name] for name in ("rng", "epoch_rng", "gradients") if name in own
         }
+        run.loader_states = own.get("loader", {})
+        if (validation := own.get("validation")) is not None:
+            metrics = validation.pop("metrics")
+            run.stores["validate"].load_state_dict(metrics, device)
+            run.validation = ValidationPosition(**validation)
 
 
 def _own_of_this_process(run: Run, own: dict[str, Any], source: str) -> dict[str, Any]:

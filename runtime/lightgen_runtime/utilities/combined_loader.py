@@ -115,7 +115,8 @@ def _together_until_longest(loaders: list[Any]) -> Iterator[list[Any]]:
 
 def _together_again(loaders: list[Any]) -> Iterator[list[Any]]:
     iterators = [iter(loader) for loader in loaders]
-    over = [False] * len(loaders)
+    # One may have been over before, where reading begins again in the middle.
+    over = [getattr(loader, "was_read", False) for loader in loaders]
     while True:
         batches = []
         for number, loader in enumerate(loaders):

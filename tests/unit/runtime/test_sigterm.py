@@ -15,7 +15,7 @@ import pytest
 import torch
 from small_runs import Small, loader, quiet, variant
 
-from lightgen_runtime.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightgen_runtime.callbacks import OnExceptionCheckpoint
 from lightgen_runtime.utilities.exceptions import SIGTERMException
 
 
@@ -77,11 +77,25 @@ def test_state_is_saved_and_gone_on_from(tmp_path: Path) -> None:
     assert torch.equal(resumed.layer.weight, whole.layer.weight)
 
 
-def test_validation_of_the_batch_is_still_done(tmp_path: Path) -> None:
-    checkpoint = ModelCheckpoint(tmp_path, monitor="val_loss", save_on_exception=True)
+def test_validation_ends_at_its_next_batch_and_is_gone_on_with(tmp_path: Path) -> None:
+    class Counting(Small):
+        validated = 0
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.validated += 1
+            super().validation_step(batch, batch_idx)
+
+    whole = quiet(max_epochs=1)
+    whole.fit(Small(), loader(), loader(4))
+    checkpoint = OnExceptionCheckpoint(tmp_path)
     trainer = fit(terminated_at(3), callbacks=checkpoint, enable_checkpointing=None)
-    assert "val_loss" in trainer.callback_metrics
-    assert list(tmp_path.iterdir())
+    assert trainer.callback_metrics == {}  # two batches it has, one was validated
+    module = Counting()
+    again = quiet(max_epochs=1)
+    again.fit(module, loader(), loader(4), ckpt_path=checkpoint.ckpt_path)
+    assert module.validated == 1
+    assert again.callback_metrics == whole.callback_metrics
+    assert "val_loss" in again.callback_metrics
 
 
 def test_next_fit_begins_without_the_signal() -> None:
