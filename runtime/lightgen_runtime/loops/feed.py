@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lightgen_runtime.loops.position import Part, generators_of, loaders_of, reader_of
+from lightgen_runtime.loops.position import (
+    Part,
+    generators_of,
+    loaders_of,
+    reader_of,
+    set_generators,
+)
 from lightgen_runtime.utilities.combined_loader import CombinedLoader
 from lightgen_runtime.utilities.exceptions import (
     EmptyDataError,
@@ -180,6 +186,7 @@ class Feed:
         """Let the next pass begin where the state was taken."""
         if len(state["readers"]) == len(self._current_readers()):
             self._restored = state
+            set_generators(self.loader, state["generators"])
 
     def finish(self) -> None:
         """Leave the pass of a restored state, all of which had been read."""

@@ -8,7 +8,7 @@ it. Anything else is read again from its start.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sized
 from copy import deepcopy
 from itertools import islice
 from typing import Any
@@ -70,7 +70,10 @@ class Reader:
             records: Set `begun` when the pass first draws.
         """
         iterator: Iterator[Any] = iter(self.loader)
-        if skip and not isinstance(self.loader, Sequence):
+        in_memory = isinstance(self.loader, Sized) and hasattr(
+            self.loader, "__getitem__"
+        )
+        if skip and not in_memory:
             rank_zero_warn(_told_of_replay(self.loader, skip))
         read = sum(1 for _ in islice(iterator, skip))
         if read < skip and iterator is self.loader:
@@ -146,7 +149,7 @@ class IndexReader(Reader):
         self._at_start = [deepcopy(s.state_dict()) for s in self._samplers]
         _tell_of_workers(self.loader, skip, restored)
         iterator = self._open(skip, records, restored)
-        if self._indices is not None and "last_indices" in restored:
+        if skip and self._indices is not None and "last_indices" in restored:
             self._compare(skip, restored["last_indices"])
         return iterator
 
@@ -234,7 +237,8 @@ class WorkerReader(IndexReader):
         if saved is not None and (skip or self._persists):
             starts = self._workers.restore(saved, aligned if skip else None)
         entry = random_states(loader) if self._again else None
-        indices = Indices(_indices_of(loader), None, aligned, entry, loader)
+        owner = loader if self._again else None
+        indices = Indices(_indices_of(loader), None, aligned, entry, owner)
         if self._keeps:
             indices.keep(number * (loader.prefetch_factor or 1) + 2)
             self._indices = indices
@@ -327,7 +331,7 @@ class Indices:
         if iterator is None:
             assert self._entry is not None
             set_random_states(self._loader, self._entry)
-            self._entry = None
+            self._entry = self._loader = None
             iterator = iter(self.drawn)
         if self._note is not None:
             self._note.begun = random_states(self._note.loader)
@@ -384,12 +388,12 @@ class Part:
             "passes": self._passes,
             "opened": self._opened,
             "begun": self._reader.begun,
-            **self._reader.state(taken),
+            "reader": self._reader.state(taken),
         }
 
     def restore(self, state: dict[str, Any], in_pass: bool) -> None:
         """Begin where the state was taken; `in_pass`, in the middle of a pass."""
-        self._reader.restore(state, in_pass)
+        self._reader.restore({**state["reader"], "begun": state["begun"]}, in_pass)
         if in_pass and state["opened"] is not None:
             self._passes, self._opened = state["passes"], state["opened"]
             self._reader.begun = state["begun"]

@@ -155,7 +155,8 @@ def _packed_numpy() -> bytes | None:
         return None
     _, words, position, has_gauss, gauss = sys.modules["numpy"].random.get_state()
     head = struct.pack("<iid", position, has_gauss, gauss)
-    return head + words.astype("uint32").tobytes()
+    packed: bytes = head + words.astype("uint32").tobytes()
+    return packed
 
 
 def _numpy_words() -> bytes | None:

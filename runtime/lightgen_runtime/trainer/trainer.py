@@ -422,6 +422,9 @@ class Trainer(TrainerView):
             self.state.stage = None
             attach(run.module, None, run)
             teardown(run, fn, error)
+            # The error leads to this frame. In a circle, the workers of a loader would be
+            # ended by the garbage collector, which takes seconds for each.
+            del error
 
     def _new_run(
         self,

@@ -67,6 +67,8 @@ def test_keys_and_types_are_as_recorded(tmp_path: Path) -> None:
             "gradients": "list",
             "train_metrics": "list",
             "callback_metrics": "dict",
+            "loader": "dict",
+            "loggers": "list",
         },
     }
     assert set(progress) == {
