@@ -58,6 +58,7 @@ soak: .venv/.installed ## the drawn tests, many times longer: about an hour
 	    tests/contract/test_random_runs.py
 	LIGHTGEN_CORPUS=60000 LIGHTGEN_MUTANTS=20000 \
 	    $(BIN)/python -m pytest -n $(WORKERS) --timeout 3000 tests/unit/regen
+	LIGHTGEN_KILLS=500 $(BIN)/python -m pytest --timeout 3000 tests/fault/test_killed_fit.py
 
 bench: .venv/.installed ## start-up, step times beside the peers, memory: writes docs/benchmarks.md
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,71 @@ from typing import Any
 import pytest
 import torch
 from small_runs import loader, quiet
+from torch.utils.data import Dataset
 
 from lightgen_runtime import Callback, LightningModule, Trainer
 from lightgen_runtime.callbacks import Checkpoint
+
+
+class Noisy(Dataset[torch.Tensor]):
+    """Rows whose augmentation draws random numbers when they are read."""
+
+    def __init__(self, rows: int = 14) -> None:
+        self.data = torch.randn(rows, 4, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.data[index] + 0.1 * torch.randn(4) + random.random()
+
+
+class Model(LightningModule):
+    """Dropout, a plateau on a validation metric, epoch sums: all that can go wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(4, 8), torch.nn.Dropout(0.3), torch.nn.Linear(8, 1)
+        )
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = self.net(batch).pow(2).mean()
+        self.log("loss", loss, on_step=True, on_epoch=True)
+        self.log("biggest", loss, on_step=False, on_epoch=True, reduce_fx="max")
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.net(batch).pow(2).mean() + random.random())
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.01)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+        per_step = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
+        return [optimizer], [
+            {"scheduler": plateau, "monitor": "val_loss"},
+            {"scheduler": per_step, "interval": "step"},
+        ]
+
+
+class Manual(Model):
+    """Two optimizers by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        for optimizer in self.optimizers():  # type: ignore[union-attr]
+            loss = self.net(batch).pow(2).mean()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            self.log("loss", loss, on_step=True, on_epoch=True)
+
+    def configure_optimizers(self) -> Any:
+        first = torch.optim.Adam(self.net[0].parameters(), lr=0.01)
+        return [first, torch.optim.SGD(self.net[2].parameters(), lr=0.01)]
 
 
 class Interrupt(Checkpoint):

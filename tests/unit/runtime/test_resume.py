@@ -2,96 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from resuming import Interrupt, Manual, Model, Noisy, assert_equal
+from torch.utils.data import DataLoader
 
 from lightgen_runtime import Callback, LightningModule, Trainer, seed_everything
-from lightgen_runtime.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
+from lightgen_runtime.callbacks import EarlyStopping, ModelCheckpoint
 from lightgen_runtime.loggers import CSVLogger
 from lightgen_runtime.utilities.exceptions import CheckpointFormatError
-
-
-class Noisy(Dataset[torch.Tensor]):
-    """Rows whose augmentation draws random numbers when they are read."""
-
-    def __init__(self, rows: int = 14) -> None:
-        self.data = torch.randn(rows, 4, generator=torch.Generator().manual_seed(0))
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.data[index] + 0.1 * torch.randn(4) + random.random()
-
-
-class Model(LightningModule):
-    """Dropout, a plateau on a validation metric, epoch sums: all that can go wrong."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = torch.nn.Sequential(
-            torch.nn.Linear(4, 8), torch.nn.Dropout(0.3), torch.nn.Linear(8, 1)
-        )
-
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        loss = self.net(batch).pow(2).mean()
-        self.log("loss", loss, on_step=True, on_epoch=True)
-        self.log("biggest", loss, on_step=False, on_epoch=True, reduce_fx="max")
-        return loss
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("val_loss", self.net(batch).pow(2).mean() + random.random())
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.parameters(), lr=0.01)
-        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
-        per_step = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
-        return [optimizer], [
-            {"scheduler": plateau, "monitor": "val_loss"},
-            {"scheduler": per_step, "interval": "step"},
-        ]
-
-
-class Manual(Model):
-    """Two optimizers by hand."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        for optimizer in self.optimizers():  # type: ignore[union-attr]
-            loss = self.net(batch).pow(2).mean()
-            optimizer.zero_grad()
-            self.manual_backward(loss)
-            optimizer.step()
-            self.log("loss", loss, on_step=True, on_epoch=True)
-
-    def configure_optimizers(self) -> Any:
-        first = torch.optim.Adam(self.net[0].parameters(), lr=0.01)
-        return [first, torch.optim.SGD(self.net[2].parameters(), lr=0.01)]
-
-
-class Interrupt(Checkpoint):
-    """Saves and stops, as a kill after a checkpoint would, at one moment."""
-
-    def __init__(self, hook: str, occurrence: int, path: Path) -> None:
-        self.remaining = occurrence
-        self.path = path
-        setattr(self, hook, self.save)
-
-    def save(self, trainer: Any, *args: Any) -> None:
-        if trainer.sanity_checking:
-            return
-        self.remaining -= 1
-        if self.remaining == 0:
-            trainer.save_checkpoint(self.path)
-            raise KeyboardInterrupt
 
 
 def quick_trainer(**flags: Any) -> Trainer:
@@ -139,21 +61,6 @@ def final_state(trainer: Trainer, folder: Path) -> dict[str, Any]:
         "metrics": trainer.callback_metrics,
         "rows": (folder / "log" / "metrics.csv").read_text().splitlines(),
     }
-
-
-def assert_equal(ours: Any, theirs: Any, where: str = "state") -> None:
-    if isinstance(theirs, torch.Tensor):
-        assert torch.equal(ours, theirs), where
-    elif isinstance(theirs, dict):
-        assert ours.keys() == theirs.keys(), where
-        for key in theirs:
-            assert_equal(ours[key], theirs[key], f"{where}.{key}")
-    elif isinstance(theirs, list):
-        assert len(ours) == len(theirs), where
-        for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-            assert_equal(one, other, f"{where}[{number}]")
-    else:
-        assert ours == theirs, where
 
 
 KINDS: dict[str, tuple[type[Model], dict[str, Any]]] = {
@@ -253,7 +160,7 @@ def test_fit_stopped_inside_an_epoch_reads_its_other_batches(tmp_path: Path) -> 
     whole = train(17)
     train(3)
     resumed = train(17, tmp_path / "3.ckpt")
-    assert_equal(resumed, dict(whole))
+    assert_equal(resumed, dict(whole), "weights")
 
 
 def test_loader_with_a_generator_of_its_own_goes_on(tmp_path: Path) -> None:
