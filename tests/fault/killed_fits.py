@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import signal
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +114,17 @@ def exit_code(pid: int) -> int:
 
 
 def relative(value: Any, folder: Path) -> Any:
-    """Return a state without the folder in its paths."""
+    """Return a state without the folder in its paths.
+
+    Nor the number by which a file is told from one that a killed fit has left.
+    """
     if isinstance(value, dict):
         return {relative(k, folder): relative(v, folder) for k, v in value.items()}
     if isinstance(value, list):
         return [relative(entry, folder) for entry in value]
-    return value.replace(str(folder), "") if isinstance(value, str) else value
+    if isinstance(value, str):
+        return re.sub(r"-v\d+\.ckpt$", ".ckpt", value.replace(str(folder), ""))
+    return value
 
 
 class Judge:
@@ -152,9 +159,7 @@ def kill_at_every_batch(kind: str, work: Path) -> int:
     for at in range(BATCHES * EPOCHS):
         place = PLACES[(at + len(kind)) % len(PLACES)]
         folder = work / f"batch {at} {place}"
-        code = exit_code(
-            forked(lambda: fit(kind, folder, Kill(at, place)))
-        )  # noqa: B023
+        code = exit_code(forked(partial(fit, kind, folder, Kill(at, place))))
         assert code in (0, -signal.SIGKILL), code
         killed += code != 0
         judge.check(folder)
@@ -169,7 +174,7 @@ def kill_at_any_moment(kind: str, work: Path, times: int, seed: int) -> int:
         runs += 1
         folder = work / f"run {runs}"
         for _ in range(draw.randint(1, 3)):
-            pid = forked(lambda: fit(kind, folder))  # noqa: B023
+            pid = forked(partial(fit, kind, folder))
             time.sleep(draw.uniform(0, judge.seconds))
             os.kill(pid, signal.SIGKILL)
             killed += exit_code(pid) != 0

@@ -191,8 +191,7 @@ def _opened(run: Run, feed: Feed, position: ValidationPosition) -> Iterator[Any]
     saved = random_states(feed.loader)
     set_random_states(feed.loader, position.rng)
     iterator = feed.open(skip=position.batches)
-    if position.batches:
-        set_random_states(feed.loader, saved)
+    set_random_states(feed.loader, saved)
     return iterator
 
 

@@ -7,7 +7,7 @@ decided in `loops/source.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,6 +51,8 @@ class Feed:
     __slots__ = (
         "_ahead",
         "_before",
+        "_current",
+        "_number",
         "_read",
         "_readers",
         "_restored",
@@ -86,6 +88,8 @@ class Feed:
         self._read: Any = None  # the loader that `_readers` read
         self._readers: list[Any] = []
         self._restored: dict[str, Any] | None = None
+        self._current: Any = _NOTHING  # given to the loops last, with its number
+        self._number = -1
         self._ahead: Any = _NOTHING  # read, and not given to the loops yet
         # States of readers before they read that, where a checkpoint cannot hold it.
         self._before: list[Any] | None = None
@@ -143,11 +147,9 @@ class Feed:
         self.end_pass()
         readers = self._current_readers()
         if restored is not None:
-            if skip and "ahead" in restored:
-                self._ahead = restored["ahead"]
+            self._taken = skip + len(restored["read"])
             for reader, state in zip(readers, restored["readers"], strict=True):
-                reader.restore(state, in_pass=skip > 0)
-            self._taken = skip + (self._ahead is not _NOTHING)
+                reader.restore(state, in_pass=self._taken > 0)
         if isinstance(self.loader, CombinedLoader):
             combined = CombinedLoader(self.loader.rebuilt(readers), self.loader.mode)
             iterator = self._counted_out(combined)
@@ -156,7 +158,8 @@ class Feed:
         if restored is None:
             for _ in range(skip):
                 next(iterator, None)
-        return iterator
+            return iterator
+        return chain(restored["read"], iterator) if restored["read"] else iterator
 
     def state(self, taken: int | None) -> dict[str, Any]:
         """Return where reading stands, for `restore`.
@@ -167,14 +170,15 @@ class Feed:
         """
         if self._restored is not None:  # nothing has been read since
             return self._restored
-        state: dict[str, Any] = {}
-        delivered = back = taken
+        read: list[Any] = []
         if taken is not None:
-            delivered = taken
-            if self._ahead is not _NOTHING and _is_plain(self._ahead):
-                state["ahead"] = self._ahead
-                delivered += 1
-            back = self._taken - delivered
+            in_work = [self._current] if taken == self._number else []
+            read = [b for b in [*in_work, self._ahead] if b is not _NOTHING]
+            if not all(map(_is_plain, read)):
+                read = []
+        delivered = None if taken is None else taken + len(read)
+        back = None if taken is None else self._taken - taken - len(read)
+        state: dict[str, Any] = {"read": read}
         state["readers"] = self._before or [
             reader.state(back if isinstance(reader, Part) else delivered)
             for reader in self._current_readers()
@@ -188,6 +192,11 @@ class Feed:
             self._restored = state
             set_generators(self.loader, state["generators"])
 
+    @property
+    def begins_inside(self) -> bool:
+        """Whether the next pass goes on with a batch that a former process had read."""
+        return bool(self._restored and self._restored["read"])
+
     def finish(self) -> None:
         """Leave the pass of a restored state, all of which had been read."""
         restored, self._restored = self._restored, None
@@ -199,7 +208,8 @@ class Feed:
 
     def end_pass(self) -> None:
         """Note that the running pass is over."""
-        self._ahead, self._before, self._taken = _NOTHING, None, 0
+        self._current = self._ahead = _NOTHING
+        self._before, self._number, self._taken = None, -1, 0
         for reader in self._current_readers():
             reader.end_pass()
 
@@ -228,8 +238,7 @@ class Feed:
         if self.sized:
             return self._counted(iterator, start, int(self.num_batches))
         if self.num_batches != float("inf"):
-            left = int(self.num_batches) - start - (self._ahead is not _NOTHING)
-            iterator = islice(iterator, left)
+            iterator = islice(iterator, int(self.num_batches) - start)
         if self._together is not None:
             iterator = self._while_all_have_one(iterator, self._together)
         return self._until_exhausted(iterator, start)
@@ -264,6 +273,7 @@ class Feed:
             except StopIteration:
                 self._tell_of_wrong_length(num_batches, batch_idx)
                 return
+            self._current, self._number = batch, batch_idx
             if transfer is not None:
                 batch = transfer(batch, dataloader_idx)
             yield batch_idx, batch, batch_idx == last
@@ -273,13 +283,13 @@ class Feed:
     ) -> Iterator[tuple[int, Any, bool]]:
         # One batch ahead: without a length, only that tells which batch is the last.
         transfer, dataloader_idx = self._transfer, self.dataloader_idx
-        if self._ahead is _NOTHING:
-            self._ahead = next(iterator, _NOTHING)
+        self._ahead = next(iterator, _NOTHING)
         batch_idx, readers = start, self._current_readers()
         if self._ahead is _NOTHING and start == 0 and self.num_batches != 0:
             self._tell_of_nothing()
         while self._ahead is not _NOTHING:
-            batch = self._ahead
+            batch = self._current = self._ahead
+            self._number = batch_idx
             if not _is_plain(batch):
                 self._before = [reader.state(batch_idx + 1) for reader in readers]
             self._ahead = next(iterator, _NOTHING)

@@ -163,10 +163,11 @@ def _reload_if_due(run: Run) -> None:
 def _start_epoch(run: Run, feed: Feed, schedulers: SchedulerStepper) -> Iterator[Any]:
     """Begin an epoch, or go back to where a checkpoint was written inside one."""
     progress, resumed = run.progress, run.resumed
-    run.resumed = None
-    if resumed is not None and progress.phase != EPOCH_START:
-        return _reenter_epoch(run, feed, schedulers, resumed)
     run.restore_loaders("train")
+    run.resumed = None
+    begun = progress.phase != EPOCH_START or feed.begins_inside
+    if resumed is not None and begun:
+        return _reenter_epoch(run, feed, schedulers, resumed)
     if resumed is not None:
         set_random_states(feed.loader, resumed["rng"])
     run.report.enter(run.stores["train"])
@@ -184,7 +185,6 @@ def _reenter_epoch(
     progress = run.progress
     run.epoch_rng = resumed["epoch_rng"]
     over = progress.is_last_batch
-    run.restore_loaders("train")
     iterator: Iterator[Any] = iter(())
     if over:
         feed.finish()

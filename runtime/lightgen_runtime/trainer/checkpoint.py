@@ -267,6 +267,8 @@ def _own_of_this_process(run: Run, own: dict[str, Any], source: str) -> dict[str
             f"and this run has {strategy.world_size}. Use as many, or resume from a "
             "checkpoint of an epoch's end."
         )
+    # Where each process stood in its share of the data is nothing to go by here either.
+    own = {key: own[key] for key in own.keys() - {"loader", "validation"}}
     return own if strategy.is_global_zero else {**own, "train_metrics": []}
 
 

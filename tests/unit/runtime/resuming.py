@@ -45,7 +45,9 @@ class Model(LightningModule):
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("val_loss", self.net(batch).pow(2).mean() + random.random())
+        loss = self.net(batch).pow(2).mean() + random.random()
+        self.log("val_loss", loss)
+        self.log("val_each", loss, on_step=True, on_epoch=False)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.parameters(), lr=0.01)

@@ -71,11 +71,18 @@ KINDS: dict[str, tuple[type[Model], dict[str, Any]]] = {
     "accumulating": (Model, {"accumulate_grad_batches": 3, "val_check_interval": 2}),
 }
 MOMENTS = [
+    ("on_train_batch_start", 1),
+    ("on_train_batch_start", 3),
+    ("on_train_batch_start", 9),
     ("on_train_batch_end", 1),
     ("on_train_batch_end", 4),
     ("on_train_batch_end", 7),
     ("on_train_batch_end", 10),
     ("on_train_batch_end", 21),
+    ("on_validation_batch_start", 4),
+    ("on_validation_batch_end", 1),
+    ("on_validation_batch_end", 2),
+    ("on_validation_epoch_end", 1),
     ("on_validation_end", 1),
     ("on_validation_end", 2),
     ("on_validation_end", 3),
@@ -91,7 +98,7 @@ def test_resumed_fit_equals_uninterrupted_fit(kind: str, tmp_path: Path) -> None
     whole = final_state(
         fit(module_class(), tmp_path / "whole", **flags), tmp_path / "whole"
     )
-    moments = MOMENTS if kind != "workers" else MOMENTS[1:3]
+    moments = MOMENTS if kind != "workers" else MOMENTS[1:5]
     for hook, occurrence in moments:
         folder = tmp_path / f"{hook}{occurrence}"
         path = folder / "here.ckpt"
@@ -132,20 +139,6 @@ def test_checkpoint_of_a_finished_fit_goes_on_with_more_epochs(tmp_path: Path) -
     weights = again.lightning_module.state_dict()
     for name, expected in whole.lightning_module.state_dict().items():
         assert torch.equal(weights[name], expected)
-
-
-@pytest.mark.parametrize("occurrence", [3, 11])
-def test_checkpoint_before_a_batch_counts_no_batch_twice(
-    occurrence: int, tmp_path: Path
-) -> None:
-    # The batch itself has been fetched by then, so only its random numbers differ.
-    whole = fit(Model(), tmp_path / "whole")
-    path = tmp_path / "x.ckpt"
-    interrupt = Interrupt("on_train_batch_start", occurrence, path)
-    with pytest.raises(KeyboardInterrupt):
-        fit(Model(), tmp_path, extra=[interrupt])
-    resumed = fit(Model(), tmp_path, resume=path)
-    assert resumed.progress == whole.progress
 
 
 def test_fit_stopped_inside_an_epoch_reads_its_other_batches(tmp_path: Path) -> None:
