@@ -59,7 +59,7 @@ LATE = {
     "lightgen": {"copier", "black", "jinja2", "pydantic"},
     "lightgen_runtime": {
         *("jsonargparse", "numpy", "rich", "scipy", "sklearn", "tensorboard"),
-        *("matplotlib", "torchmetrics", "yaml"),
+        *("fsspec", "matplotlib", "torchmetrics", "yaml"),
     },
 }
 # Folders and files that are themselves only imported when their feature is used.

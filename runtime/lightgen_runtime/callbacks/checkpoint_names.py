@@ -1,4 +1,4 @@
-"""File names of checkpoints: templates filled with metrics, and links between files."""
+"""Names of checkpoints: folders, templates filled with metrics, links between files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from string import Formatter
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+
+if TYPE_CHECKING:
+    from lightgen_runtime.trainer.trainer import Trainer
 
 
 def check_template(template: str) -> None:
@@ -76,3 +81,38 @@ def link_file(target: Path, link: Path) -> None:
     except OSError:
         shutil.copy2(target, temporary)
     temporary.replace(link)
+
+
+def default_folder(trainer: Trainer) -> str:
+    """Return the checkpoint folder of the run's first logger, or of the root."""
+    if not trainer.loggers:
+        return str(Path(trainer.default_root_dir) / "checkpoints")
+    logger = trainer.loggers[0]
+    version = logger.version
+    folder = version if isinstance(version, str) else f"version_{version}"
+    root = logger.save_dir or trainer.default_root_dir
+    return str(Path(root) / (logger.name or "") / folder / "checkpoints")
+
+
+def check_triggers(**triggers: int | timedelta | None) -> None:
+    """Refuse negative triggers, and more than one.
+
+    Raises:
+        MisconfigurationException: A value is not accepted, or two exclude each other.
+    """
+    for name, value in triggers.items():
+        if isinstance(value, int) and value < 0:
+            raise MisconfigurationException(
+                f"`{name}={value}` is not accepted. Use 0 for never, or a positive number."
+            )
+    # A `timedelta` of zero is a trigger: every batch.
+    given = [
+        f"`{name}={value}`"
+        for name, value in triggers.items()
+        if value or isinstance(value, timedelta)
+    ]
+    if len(given) > 1:
+        raise MisconfigurationException(
+            f"{' and '.join(given)} exclude each other. Keep one, or add a second "
+            "ModelCheckpoint."
+        )

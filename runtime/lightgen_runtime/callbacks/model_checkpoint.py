@@ -17,6 +17,8 @@ from torch import Tensor
 from lightgen_runtime.callbacks.checkpoint import Checkpoint
 from lightgen_runtime.callbacks.checkpoint_names import (
     check_template,
+    check_triggers,
+    default_folder,
     fill_template,
     link_file,
 )
@@ -123,6 +125,7 @@ class ModelCheckpoint(Checkpoint):
         self.best_model_path = ""
         self.last_model_path = ""
         self._last_path_saved = ""
+        self._records: dict[str, dict[str, Any]] = {}  # of the file being written
         self._last_global_step_saved = 0
         self._steps_done = self._first_step = 0
         self._last_time_due = 0.0
@@ -149,28 +152,11 @@ class ModelCheckpoint(Checkpoint):
                 f"`save_top_k={self.save_top_k}` needs a metric to rank by. Set "
                 "`monitor` to one, or use `save_top_k` -1 (all), 0 (none) or 1 (newest)."
             )
-        triggers = {
-            "every_n_train_steps": self._every_n_train_steps,
-            "every_n_epochs": self._every_n_epochs,
-            "train_time_interval": self._train_time_interval,
-        }
-        for name, value in triggers.items():
-            if isinstance(value, int) and value < 0:
-                raise MisconfigurationException(
-                    f"`{name}={value}` is not accepted. Use 0 for never, or a positive "
-                    "number."
-                )
-        # A `timedelta` of zero is a trigger: every batch.
-        given = [
-            f"`{name}={value}`"
-            for name, value in triggers.items()
-            if value or isinstance(value, timedelta)
-        ]
-        if len(given) > 1:
-            raise MisconfigurationException(
-                f"{' and '.join(given)} exclude each other. Keep one, or add a second "
-                "ModelCheckpoint."
-            )
+        check_triggers(
+            every_n_train_steps=self._every_n_train_steps,
+            every_n_epochs=self._every_n_epochs,
+            train_time_interval=self._train_time_interval,
+        )
         if self.filename is not None:
             check_template(self.filename)
 
@@ -346,7 +332,7 @@ class ModelCheckpoint(Checkpoint):
             return
         metrics = self._metrics_to_rank(trainer)
         path = self._free_path(trainer, metrics, "")
-        self._write(trainer, path)
+        self._write(trainer, path, "interrupted")
         self._save_newest(trainer, metrics)
         rank_zero_info(
             f"Saved `{path}` because of {type(exception).__name__}: {exception}"
@@ -421,7 +407,9 @@ class ModelCheckpoint(Checkpoint):
     def _save_unranked(self, trainer: Trainer, metrics: dict[str, Tensor]) -> None:
         former = self.best_model_path
         path = self._free_path(trainer, metrics, former)
-        self._write(trainer, path, best_model_path=path)
+        # One of all that are kept is in no rotation, and never makes room for another.
+        role = "best" if self.save_top_k == 1 else None
+        self._write(trainer, path, role, best_model_path=path)
         if self.save_top_k == 1:
             self._remove(trainer, former, path)
 
@@ -457,6 +445,7 @@ class ModelCheckpoint(Checkpoint):
         self._write(
             trainer,
             path,
+            "best",
             current_score=score,
             best_k_models=kept,
             best_model_path=best,
@@ -493,21 +482,35 @@ class ModelCheckpoint(Checkpoint):
                 link_file(Path(self._last_path_saved), Path(path))
             self.last_model_path = path
         else:
-            self._write(trainer, path, last_model_path=path)
+            self._write(trainer, path, "last", last_model_path=path)
         self._remove(trainer, former, path)
 
-    def _write(self, trainer: Trainer, path: str, **state: Any) -> None:
+    def record_of(self, path: str) -> dict[str, Any] | None:
+        """See `Checkpoint`."""
+        return self._records.get(path)
+
+    def _write(
+        self, trainer: Trainer, path: str, role: str | None, **state: Any
+    ) -> None:
         """Write a file that holds `state` as ours; without the file it is not ours."""
         for callback in trainer.callbacks:
             if isinstance(callback, FiniteLoss):
                 callback.check(trainer)  # a file of weights alone asks no callback
         former = {name: getattr(self, name) for name in state}
         vars(self).update(state)
+        score = self.best_k_models.get(path)
+        self._records[path] = {
+            "kept_by": self.state_key,
+            "score": None if score is None else float(score),
+            "role": role,
+        }
         try:
             trainer.save_checkpoint(path, self.save_weights_only)
         except BaseException:
             vars(self).update(former)
             raise
+        finally:
+            self._records.clear()
         self._last_global_step_saved = trainer.global_step
         self._last_path_saved = path
         if trainer.is_global_zero:
@@ -585,14 +588,3 @@ class ModelCheckpoint(Checkpoint):
         target = Path(filepath or Path(self.dirpath or "") / "best_k_models.yaml")
         with atomic_write(target) as stream:
             stream.write(yaml.safe_dump(scores).encode("utf-8"))
-
-
-def default_folder(trainer: Trainer) -> str:
-    """Return the checkpoint folder of the run's first logger, or of the root."""
-    if not trainer.loggers:
-        return str(Path(trainer.default_root_dir) / "checkpoints")
-    logger = trainer.loggers[0]
-    version = logger.version
-    folder = version if isinstance(version, str) else f"version_{version}"
-    root = logger.save_dir or trainer.default_root_dir
-    return str(Path(root) / (logger.name or "") / folder / "checkpoints")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.callbacks.checkpoint import Checkpoint
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
@@ -55,6 +55,12 @@ class OnExceptionCheckpoint(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget how the last run ended."""
         self._failed = False
+
+    def record_of(self, path: str) -> dict[str, Any] | None:
+        """See `Checkpoint`."""
+        if path != self.ckpt_path:
+            return None
+        return {"kept_by": self.state_key, "score": None, "role": "interrupted"}
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -7,20 +7,32 @@ and when one is due is decided elsewhere.
 from __future__ import annotations
 
 import difflib
-import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from lightgen_runtime.utilities.atomic_write import atomic_write
+from lightgen_runtime.io import location
+from lightgen_runtime.io.integrity import HashingStream, damage_in
+from lightgen_runtime.io.location import AnyPath
+from lightgen_runtime.io.store import (
+    EXTENSION,
+    entry_of,
+    list_file,
+    newest_valid,
+    unlist_file,
+)
 from lightgen_runtime.utilities.exceptions import (
     CheckpointFormatError,
     CheckpointNotFoundError,
     MisconfigurationException,
 )
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 MapLocation = torch.device | str | dict[str, str] | None
 
@@ -86,7 +98,8 @@ class TorchCheckpointIO(CheckpointIO):
 
         Raises:
             MisconfigurationException: There are storage options.
-            OSError: The disk is full or not writable; the old file, if any, is intact.
+            CheckpointWriteError: The disk is full or not writable, or the like; the old
+                file, if any, is intact.
         """
         if storage_options is not None:
             raise MisconfigurationException(
@@ -94,8 +107,11 @@ class TorchCheckpointIO(CheckpointIO):
                 "are written as plain files, which have no options. Leave them out, or give "
                 "`Trainer(plugins=...)` a `CheckpointIO` of your own that reads them."
             )
-        with atomic_write(Path(path)) as stream:
-            torch.save(checkpoint, stream)
+        with location.writing(path) as stream:
+            hashed = HashingStream(stream)
+            torch.save(checkpoint, cast(BinaryIO, hashed))
+        with _optional(path):
+            list_file(path, entry_of(checkpoint, path, hashed.hexdigest()))
 
     def load_checkpoint(
         self,
@@ -116,90 +132,111 @@ class TorchCheckpointIO(CheckpointIO):
             CheckpointFormatError: It is empty, damaged, not a checkpoint, or holds
                 objects other than plain data.
         """
-        path = Path(path)
-        if not path.is_file():
+        if not location.is_file(path):
             raise CheckpointNotFoundError(_not_found_message(path))
-        if path.stat().st_size == 0:
+        with location.local_copy(path) as file:
+            if file.stat().st_size == 0:
+                raise CheckpointFormatError(
+                    f"The checkpoint `{path}` is empty (0 bytes). {_other_than(path)}"
+                )
+            checkpoint = _load_verified(file, map_location, path)
+        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
             raise CheckpointFormatError(
-                f"The checkpoint `{path}` is empty (0 bytes). {_USE_ANOTHER}"
+                f"`{path}` is not a checkpoint of a run: it holds "
+                f"{_described(checkpoint)}, where a mapping with the key `state_dict` "
+                f"is needed. {_other_than(path)}"
             )
-        _verify_checksums(path)
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove the file at `path`, if it is there.
+
+        Raises:
+            OSError: It may not be removed.
+        """
+        location.remove(path)
+        with _optional(path):
+            unlist_file(path)
+
+
+@contextmanager
+def _optional(path: AnyPath) -> Iterator[None]:
+    """Let a manifest that cannot be written be; the files say the same when it is read."""
+    try:
+        yield
+    except OSError as error:
+        folder = location.split(path)[0]
+        rank_zero_warn(f"the manifest of `{folder}` is behind the files: {error}")
+
+
+def _load_verified(file: Path, map_location: MapLocation, path: AnyPath) -> Any:
+    """Read a file while another thread compares its checksums.
+
+    Args:
+        file: Where it can be read.
+        map_location: As in `torch.load`.
+        path: What the user calls it.
+    """
+    content, failure = None, None
+    with ThreadPoolExecutor(1, "checksums") as beside:
+        damage = beside.submit(damage_in, file)
         try:
-            checkpoint = torch.load(
-                path, map_location=map_location or "cpu", weights_only=True
-            )
+            content = torch.load(file, map_location or "cpu", weights_only=True)
         except (MemoryError, torch.OutOfMemoryError):
             raise
         # A damaged file makes torch raise nearly anything, from KeyError to OSError;
         # all of it means the same to the user.
         except Exception as error:
-            raise CheckpointFormatError(_unreadable_message(path)) from error
-        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-            raise CheckpointFormatError(
-                f"`{path}` is not a checkpoint of a run: it holds "
-                f"{_described(checkpoint)}, where a mapping with the key `state_dict` "
-                f"is needed. {_USE_ANOTHER}"
-            )
-        return checkpoint
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove the file at `path`, if it is there."""
-        Path(path).unlink(missing_ok=True)
+            failure = error
+    if damage.result() is not None:
+        raise CheckpointFormatError(_damaged_message(file, path)) from failure
+    if failure is not None:
+        raise CheckpointFormatError(_unreadable_message(file, path)) from failure
+    return content
 
 
-_USE_ANOTHER = "Name another checkpoint, or train again without one."
+def _other_than(path: AnyPath) -> str:
+    """Name the checkpoint to use in place of the one at `path`."""
+    folder, name = location.split(path)
+    newest = newest_valid(folder, weights_only=True, but=[name])
+    if newest is None:
+        return "Name another checkpoint, or train again without one."
+    return f"The newest valid one beside it is `{newest}`."
 
 
-def _not_found_message(path: Path) -> str:
+def _not_found_message(path: AnyPath) -> str:
     """Say what lies where the checkpoint was looked for."""
-    if path.is_dir():
+    folder, name = location.split(path)
+    if location.exists(path):
         found = f"`{path}` is a folder, not a checkpoint file."
-        folder = path
+        folder = str(path)
     else:
         found = f"No checkpoint at `{path}`."
-        folder = path.parent
-        if not folder.is_dir():
+        if not location.exists(folder):
             return f"{found} The folder `{folder}` does not exist either."
-    names = sorted(entry.name for entry in folder.glob("*.ckpt"))
+    names = [name for name in location.names_in(folder) if name.endswith(EXTENSION)]
     if not names:
         return f"{found} The folder `{folder}` holds no .ckpt file."
-    nearest = difflib.get_close_matches(path.name, names, n=1)
+    nearest = difflib.get_close_matches(name, names, n=1)
     hint = f" Nearest name: `{nearest[0]}`." if nearest else ""
     return f"{found} In `{folder}` there are: {', '.join(names)}.{hint}"
 
 
-def _verify_checksums(path: Path) -> None:
-    """Compare the content with the checksums that PyTorch's zip format carries.
-
-    PyTorch itself does not: a flipped bit would silently become a wrong weight.
-    """
-    with path.open("rb") as stream:
-        if not zipfile.is_zipfile(stream):
-            return  # older PyTorch formats carry none
-        try:
-            with zipfile.ZipFile(stream) as archive:
-                damaged = archive.testzip()
-        except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-            raise CheckpointFormatError(_damaged_message(path)) from error
-    if damaged is not None:
-        raise CheckpointFormatError(_damaged_message(path))
-
-
-def _damaged_message(path: Path) -> str:
+def _damaged_message(file: Path, path: AnyPath) -> str:
     return (
-        f"The checkpoint `{path}` ({path.stat().st_size} bytes) cannot be read: it is "
-        f"truncated, damaged or not a PyTorch file. {_USE_ANOTHER}"
+        f"The checkpoint `{path}` ({file.stat().st_size} bytes) cannot be read: it is "
+        f"truncated, damaged or not a PyTorch file. {_other_than(path)}"
     )
 
 
-def _unreadable_message(path: Path) -> str:
+def _unreadable_message(file: Path, path: AnyPath) -> str:
     """Tell a file with foreign objects from a damaged one."""
     try:
-        foreign = get_unsafe_globals_in_checkpoint(path)
+        foreign = get_unsafe_globals_in_checkpoint(file)
     except Exception:  # not even a zip file of PyTorch's
         foreign = []
     if not foreign:
-        return _damaged_message(path)
+        return _damaged_message(file, path)
     return (
         f"The checkpoint `{path}` holds objects that are not plain data: "
         f"{', '.join(sorted(foreign))}. Loading them could run code from the file, so "

@@ -27,6 +27,9 @@ VERSION_KEY = "pytorch-lightning_version"
 OWN_KEY = "lightgen"
 OWN_FORMAT = 2
 
+# What a file that nobody keeps says of itself; see `note_record`.
+NO_RECORD = {"kept_by": None, "score": None, "role": None}
+
 # Where in an epoch a checkpoint may be written, and so from where a resumed fit goes on:
 EPOCH_START = 0  # nothing of the epoch has happened
 BATCH_END = 1  # a batch is done; reporting and validation that it made due are not
@@ -94,6 +97,25 @@ def _from_object(value: Any, where: str) -> Any:
         "holds data only: numbers, strings, tensors and containers of them. Store what it "
         "is made from instead."
     )
+
+
+def note_record(checkpoint: dict[str, Any], record: Mapping[str, Any]) -> None:
+    """Let a checkpoint, also one of weights only, say what its file is kept for.
+
+    Args:
+        checkpoint: Gets the record under our key.
+        record: `kept_by`, the key of the callback that keeps the file; its `score`, its
+            `role` ("best", "last", "interrupted" or None) and the `run` that it belongs to.
+    """
+    own = checkpoint.setdefault(OWN_KEY, {"format": OWN_FORMAT})
+    own["record"] = dict(record)
+
+
+def record_in(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what `note_record` has noted; that of a file nobody keeps where it has not."""
+    own = checkpoint.get(OWN_KEY)
+    record = own.get("record") if isinstance(own, Mapping) else None
+    return {"run": None, **NO_RECORD, **(record or {})}
 
 
 def loops_from_progress(progress: Mapping[str, int]) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint, default_folder
+from lightgen_runtime.callbacks.checkpoint_names import default_folder
+from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
 from lightgen_runtime.callbacks.on_exception_checkpoint import OnExceptionCheckpoint
 from lightgen_runtime.utilities.exceptions import (
     CheckpointNotFoundError,

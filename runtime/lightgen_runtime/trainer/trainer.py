@@ -6,6 +6,7 @@ It contains no loop: each stage's story is told in `loops/`.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
@@ -17,6 +18,7 @@ import torch
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.core.datamodule import LightningDataModule
 from lightgen_runtime.core.module import LightningModule, attach
+from lightgen_runtime.io.schema import NO_RECORD, note_record
 from lightgen_runtime.loggers import Logger
 from lightgen_runtime.loops.evaluate import evaluate
 from lightgen_runtime.loops.fit import run_fit
@@ -201,6 +203,7 @@ class Trainer(TrainerView):
         self._should_stop = False
         self._received_sigterm = False
         self._run: Run | None = None
+        self._fit_id = ""  # what a fit and all that go on from it have in common
 
     # ---- entry points ----
 
@@ -237,6 +240,7 @@ class Trainer(TrainerView):
             self.min_epochs = 0 if self.min_steps is None else 1
         given = {"train": train_dataloaders, "validate": val_dataloaders}
         self._should_stop = self._received_sigterm = False
+        self._fit_id = secrets.token_hex(8)
         if self._unlimited and self.max_epochs == DEFAULT_MAX_EPOCHS:
             rank_zero_warn(
                 "`Trainer` got neither max_epochs nor max_steps: training stops after "
@@ -364,10 +368,18 @@ class Trainer(TrainerView):
             )
         with self.profiler.profile("save_checkpoint"):
             checkpoint = dump_checkpoint(self._run, bool(weights_only))
+            note_record(checkpoint, self._record_of(filepath))
             self.strategy.save_checkpoint(checkpoint, filepath, storage_options)
         if self.state.status != "running":
             self.strategy.checkpoint_io.teardown()  # no end of a run waits for it
         self.strategy.barrier("save_checkpoint")
+
+    def _record_of(self, path: str | Path) -> dict[str, Any]:
+        records = (
+            callback.record_of(str(path)) for callback in self.checkpoint_callbacks
+        )
+        record = next((record for record in records if record), NO_RECORD)
+        return {**record, "run": self._fit_id}
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print from the first process, without disturbing the progress bar."""

@@ -32,6 +32,26 @@ class CheckpointNotFoundError(LightgenRuntimeError, FileNotFoundError):
     """No file at the checkpoint path, or no run holds the checkpoint asked for."""
 
 
+class CheckpointWriteError(LightgenRuntimeError, OSError):
+    """A checkpoint cannot be written; what was there before is intact.
+
+    Args:
+        path: Where to.
+        cause: What the system said.
+    """
+
+    def __init__(self, path: object, cause: object) -> None:
+        super().__init__(str(path), str(cause))
+        self.path, self.cause = str(path), str(cause)
+        self.errno = getattr(cause, "errno", None)
+
+    def __str__(self) -> str:
+        return (
+            f"The checkpoint `{self.path}` cannot be written: {self.cause}. Make room or "
+            "grant access there, or choose another folder."
+        )
+
+
 class CheckpointFormatError(LightgenRuntimeError):
     """The file is truncated, damaged, unsafe or not a checkpoint at all."""
 

@@ -107,7 +107,7 @@ def test_fit_ends_with_all_of_its_files(tmp_path: Path) -> None:
         )
         return {
             path.name: torch.load(path, weights_only=True)["state_dict"]
-            for path in folder.iterdir()
+            for path in folder.glob("*.ckpt")
         }
 
     ours = files(AsyncCheckpointIO(), tmp_path / "async")
@@ -128,7 +128,7 @@ def test_failed_write_fails_the_fit(tmp_path: Path) -> None:
             callbacks=ModelCheckpoint(tmp_path, save_top_k=-1),
             enable_checkpointing=True,
         )
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.glob("*.ckpt"))) == 1
 
 
 def test_trainer_goes_on_after_a_run(tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ def path(tmp_path, checkpoint):
     return path
 
 
+def names_in(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
 def test_save_then_load_returns_the_same(path, checkpoint):
     loaded = TorchCheckpointIO().load_checkpoint(path)
     assert loaded["epoch"] == 3
@@ -43,7 +47,7 @@ def test_save_then_load_returns_the_same(path, checkpoint):
 
 def test_save_makes_missing_folders(tmp_path, checkpoint):
     TorchCheckpointIO().save_checkpoint(checkpoint, tmp_path / "a" / "b" / "c.ckpt")
-    assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["c.ckpt"]
+    assert names_in(tmp_path / "a" / "b") == ["c.ckpt", "manifest.json"]
 
 
 def test_save_gives_the_permissions_of_any_new_file(path):
@@ -64,7 +68,7 @@ def test_save_that_fails_keeps_the_old_file_and_leaves_nothing(path):
             {"state_dict": {"w": torch.ones(10)}, "bad": Unpicklable()}, path
         )
     assert path.read_bytes() == before
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert names_in(path.parent) == [path.name, "manifest.json"]
 
 
 def test_save_that_cannot_sync_keeps_the_old_file(path, monkeypatch, checkpoint):
@@ -76,7 +80,7 @@ def test_save_that_cannot_sync_keeps_the_old_file(path, monkeypatch, checkpoint)
     with pytest.raises(OSError, match="No space left"):
         TorchCheckpointIO().save_checkpoint({**checkpoint, "epoch": 4}, path)
     assert path.read_bytes() == before
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert names_in(path.parent) == [path.name, "manifest.json"]
 
 
 def test_save_syncs_the_file_before_it_takes_the_name(
@@ -87,11 +91,13 @@ def test_save_syncs_the_file_before_it_takes_the_name(
     monkeypatch.setattr(
         atomic_write_module.os,
         "fsync",
-        lambda descriptor: events.append(("sync", path.exists())),
+        lambda descriptor: events.append(names_in(tmp_path)[-1]),
     )
     TorchCheckpointIO().save_checkpoint(checkpoint, path)
-    # The file while the name is still free, then the folder that holds the name.
-    assert events == [("sync", False), ("sync", True)]
+    # The file while the name is still free, then the folder that holds the name; and the
+    # same for the manifest.
+    assert events[0].endswith(".tmp")
+    assert events[1:] == ["a.ckpt", "a.ckpt", "manifest.json"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no file size limits there")
@@ -116,7 +122,7 @@ def test_save_on_a_full_disk_keeps_the_old_file(path):
     )
     assert result.returncode == 7
     assert path.read_bytes() == before
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert names_in(path.parent) == [path.name, "manifest.json"]
 
 
 def test_load_of_a_missing_file_lists_what_is_there(path):

@@ -69,6 +69,7 @@ def test_keys_and_types_are_as_recorded(tmp_path: Path) -> None:
             "callback_metrics": "dict",
             "loader": "dict",
             "loggers": "list",
+            "record": "dict",
         },
     }
     assert set(progress) == {
@@ -97,7 +98,9 @@ def test_weights_only_leaves_the_rest_out(tmp_path: Path) -> None:
         "loops",
         "hyper_parameters",
         "hparams_name",
+        "lightgen",
     }
+    assert content["lightgen"].keys() == {"format", "record"}
 
 
 def test_counters_tell_epochs_and_optimizer_steps(tmp_path: Path) -> None:
@@ -128,7 +131,7 @@ def test_save_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(MisconfigurationException, match="a object at `bad`"):
         trainer.save_checkpoint(file)
     assert file.read_bytes() == before
-    assert [entry.name for entry in tmp_path.iterdir()] == ["x.ckpt"]
+    assert {entry.name for entry in tmp_path.iterdir()} == {"x.ckpt", "manifest.json"}
 
 
 def test_saving_does_not_disturb_the_fit(tmp_path: Path) -> None:

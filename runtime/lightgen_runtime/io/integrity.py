@@ -1,0 +1,92 @@
+"""Whether a checkpoint file still holds what was written to it."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+_CHUNK = 1 << 20
+
+
+def damage_in(path: Path) -> str | None:
+    """Return what is wrong with a file by the checksums it carries; None if nothing is.
+
+    PyTorch's zip format has one for each tensor. PyTorch itself does not look at them: a
+    flipped bit would silently become a wrong weight. Its older formats have none.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: It may not be read.
+    """
+    with path.open("rb") as stream:
+        if not zipfile.is_zipfile(stream):
+            return None
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                damaged = archive.testzip()
+        # A flipped bit in a header makes `zipfile` raise nearly anything.
+        except Exception as error:
+            return f"its table of contents is damaged ({error})"
+    return None if damaged is None else f"its part `{damaged}` is damaged"
+
+
+def content_of(path: Path) -> dict[str, Any] | None:
+    """Return the checkpoint in a file without reading its tensors, or None if it is none.
+
+    The tensors are views of the file: look at everything else, and let them go.
+    """
+    for mapped in (True, False):  # older formats cannot be mapped
+        try:
+            content = torch.load(path, "cpu", weights_only=True, mmap=mapped)
+        except (MemoryError, PermissionError):
+            raise
+        # A damaged file makes torch raise nearly anything, from KeyError to OSError.
+        except Exception:
+            continue
+        if isinstance(content, dict) and "state_dict" in content:
+            return content
+        return None
+    return None
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+class HashingStream:
+    """Passes on what is written, and knows its SHA-256 and its size.
+
+    Args:
+        stream: Where to.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        """Write all of `data`."""
+        self._digest.update(data)
+        written = self._stream.write(data)
+        self.size += written
+        return written
+
+    def flush(self) -> None:
+        """See `io.IOBase`."""
+        self._stream.flush()
+
+    def hexdigest(self) -> str:
+        """Return the SHA-256 of what was written so far."""
+        return self._digest.hexdigest()

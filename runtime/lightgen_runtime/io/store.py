@@ -1,0 +1,267 @@
+"""A folder of checkpoints and its manifest: what is there, and which of it can be used.
+
+The manifest lists each file's size, checksum and meaning. It follows the files: an entry is
+written after its file and dropped after it, and whatever a kill left out is read from the
+files again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from lightgen_runtime.io import location
+from lightgen_runtime.io.integrity import content_of, damage_in, sha256_of
+from lightgen_runtime.io.location import AnyPath
+from lightgen_runtime.io.schema import OWN_KEY, record_in
+from lightgen_runtime.utilities.exceptions import CheckpointNotFoundError
+from lightgen_runtime.utilities.file_lock import folder_lock
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
+
+MANIFEST = "manifest.json"
+MANIFEST_FORMAT = 1
+EXTENSION = ".ckpt"
+_PARTS = {"bytes", "sha256", "saved_at", "weights_only", "kept_by", "role", "score"}
+
+Entry = dict[str, Any]
+
+
+def read_manifest(folder: AnyPath) -> dict[str, Entry]:
+    """Return the manifest's entries by file name; none where there is no manifest."""
+    return _read(folder) or {}
+
+
+def list_file(path: AnyPath, entry: Entry) -> None:
+    """Enter a file that was just written.
+
+    Args:
+        path: The file.
+        entry: From `entry_of`.
+    """
+    folder, name = location.split(path)
+    _change(folder, {name: entry})
+
+
+def unlist_file(path: AnyPath) -> None:
+    """Drop the entry of a file that was just removed."""
+    folder, name = location.split(path)
+    if name in read_manifest(folder):
+        _change(folder, {name: None})
+
+
+def entry_of(
+    checkpoint: Mapping[str, Any], path: AnyPath, sha256: str | None = None
+) -> Entry:
+    """Return what the manifest says of a file.
+
+    Args:
+        checkpoint: The file's content.
+        path: The file.
+        sha256: Of its bytes; None if nobody has looked since they were written.
+    """
+    own = checkpoint.get(OWN_KEY)
+    own = own if isinstance(own, Mapping) else {}
+    record = record_in(checkpoint)
+    states = checkpoint.get("optimizer_states") or []
+    schedulers = checkpoint.get("lr_schedulers") or []
+    unknown: list[dict[str, Any]] = [{}]
+    return {
+        "bytes": location.size_of(path),
+        "sha256": sha256,
+        "saved_at": _saved_at(path),
+        "epoch": checkpoint.get("epoch"),
+        "step": checkpoint.get("global_step"),
+        "weights_only": "optimizer_states" not in checkpoint,
+        "optimizers": [
+            {"class": named.get("class"), "groups": len(state["param_groups"])}
+            for named, state in zip(
+                own.get("optimizers") or unknown * len(states), states, strict=False
+            )
+        ],
+        "schedulers": [
+            named.get("class")
+            for named in own.get("schedulers") or unknown * len(schedulers)
+        ],
+        "kept_by": record["kept_by"],
+        "score": _as_number(record["score"]),
+        "role": record["role"],
+        "run": record["run"],
+    }
+
+
+def score_of(entry: Entry) -> float | None:
+    """Return an entry's score as a number; JSON has no infinite ones."""
+    return None if entry.get("score") is None else float(entry["score"])
+
+
+def reconcile(folder: AnyPath, extension: str = EXTENSION) -> dict[str, Entry]:
+    """Make the manifest list what is in `folder`, and return its entries, oldest first.
+
+    Files that it does not know, or that have been replaced since, are read; what is no
+    checkpoint stays unlisted. Entries without a file go. Where nothing may be written, the
+    entries are returned all the same.
+
+    Args:
+        folder: The folder.
+        extension: Of the files to look at, beside those that are listed.
+    """
+    listed = read_manifest(folder)
+    there = [
+        name
+        for name in location.names_in(folder)
+        if name.endswith(extension) or name in listed
+    ]
+    found: dict[str, Entry] = {}
+    for name in there:
+        entry = _current_entry(location.join(folder, name), listed.get(name))
+        if entry is not None:
+            found[name] = entry
+    names = {*found, *listed}
+    changes = {n: found.get(n) for n in names if found.get(n) != listed.get(n)}
+    if changes:
+        try:
+            _change(folder, changes)
+        except OSError as error:
+            rank_zero_warn(
+                f"`{location.join(folder, MANIFEST)}` stays as it is: {error}"
+            )
+    return dict(sorted(found.items(), key=lambda item: item[1]["saved_at"]))
+
+
+def verify(path: AnyPath) -> str | None:
+    """Check a checkpoint file completely.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What is wrong with it, or None if nothing is.
+
+    Raises:
+        CheckpointNotFoundError: There is no file at `path`.
+        OSError: It may not be read.
+    """
+    if not location.is_file(path):
+        raise CheckpointNotFoundError(f"no file at `{path}`")
+    folder, name = location.split(path)
+    entry = read_manifest(folder).get(name)
+    with location.local_copy(path) as file:
+        size = file.stat().st_size
+        if size == 0:
+            return "it is empty (0 bytes)"
+        if (damage := damage_in(file)) is not None:
+            return damage
+        if entry is not None and size < entry["bytes"]:
+            return f"it has {size} of {entry['bytes']} bytes"
+        if content_of(file) is None:
+            return "it is truncated, damaged or not a checkpoint of a run"
+        # A file replaced since is not the one that the manifest means; it has passed above.
+        if entry is None or entry["saved_at"] != _saved_at(path):
+            return None
+        if entry["sha256"] not in (None, sha256_of(file)):
+            return f"its content is not what `{MANIFEST}` says was written"
+    return None
+
+
+def newest_valid(
+    folder: AnyPath,
+    weights_only: bool = False,
+    but: Collection[str] = (),
+    extension: str = EXTENSION,
+) -> str | None:
+    """Return the path of the newest checkpoint in `folder` that is not damaged.
+
+    Reads each one that it looks at completely.
+
+    Args:
+        folder: Where to look.
+        weights_only: Accept files that a fit cannot go on from.
+        but: Names to leave out.
+        extension: Of the files.
+    """
+    for name, entry in reversed(reconcile(folder, extension).items()):
+        if name in but or (entry["weights_only"] and not weights_only):
+            continue
+        path = location.join(folder, name)
+        if verify(path) is None:
+            return path
+    return None
+
+
+def _saved_at(path: AnyPath) -> str:
+    return location.modified_at(path).isoformat()
+
+
+def _as_number(score: object) -> float | str | None:
+    if not isinstance(score, int | float):
+        return None
+    return float(score) if math.isfinite(score) else str(float(score))
+
+
+def _current_entry(path: AnyPath, listed: Entry | None) -> Entry | None:
+    """Return the entry of the file that is at `path` now; None for no checkpoint."""
+    unchanged = (
+        listed is not None
+        and listed["bytes"] == location.size_of(path)
+        and listed["saved_at"] == _saved_at(path)
+    )
+    if unchanged:
+        return listed
+    with location.local_copy(path) as file:
+        content = content_of(file)
+        if content is None:  # not one, or one that was and is damaged
+            return listed
+        entry = entry_of(content, path)
+    # A copy of the folder has other times, and is still what was listed.
+    if listed is not None and _meaning(listed) == _meaning(entry):
+        return listed
+    return entry
+
+
+def _meaning(entry: Entry) -> Entry:
+    return {k: v for k, v in entry.items() if k not in ("sha256", "saved_at")}
+
+
+def _read(folder: AnyPath) -> dict[str, Entry] | None:
+    """Return the entries, or None if the file of that name is somebody else's."""
+    path = location.join(folder, MANIFEST)
+    if not location.is_file(path):
+        return {}
+    with location.local_copy(path) as file:
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:  # damaged: to be made anew from the files
+            return {}
+    if not isinstance(content, dict) or content.get("format") != MANIFEST_FORMAT:
+        return None
+    # What lacks a part was written by hand: the file itself is asked.
+    return {
+        name: entry
+        for name, entry in content.get("checkpoints", {}).items()
+        if set(entry) >= _PARTS
+    }
+
+
+def _change(folder: AnyPath, changes: Mapping[str, Entry | None]) -> None:
+    """Set entries, and drop those that are None, among what others have written."""
+    is_remote = location.is_remote(folder)
+    with nullcontext() if is_remote else folder_lock(Path(folder)):
+        former = _read(folder)
+        if former is None:
+            rank_zero_warn(
+                f"`{location.join(folder, MANIFEST)}` is not a list of checkpoints of this "
+                "version: it stays as it is, and the files beside it unlisted"
+            )
+            return
+        entries = {n: e for n, e in {**former, **changes}.items() if e is not None}
+        path = location.join(folder, MANIFEST)
+        if not entries:
+            location.remove(path)
+        elif entries != former:
+            content = {"format": MANIFEST_FORMAT, "checkpoints": entries}
+            with location.writing(path) as stream:
+                stream.write(json.dumps(content, indent=1).encode("utf-8"))
