@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from datetime import timedelta
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from lightgen_runtime.io import location
+from lightgen_runtime.utilities.atomic_write import temporary_beside
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def link_file(target: Path, link: Path) -> None:
 
     Where the file system has no links, `link` becomes a copy.
     """
-    temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_beside(link)
     try:
         temporary.symlink_to(os.path.relpath(target, link.parent))
     except OSError:
@@ -86,12 +87,14 @@ def link_file(target: Path, link: Path) -> None:
 def default_folder(trainer: Trainer) -> str:
     """Return the checkpoint folder of the run's first logger, or of the root."""
     if not trainer.loggers:
-        return str(Path(trainer.default_root_dir) / "checkpoints")
+        return location.join(trainer.default_root_dir, "checkpoints")
     logger = trainer.loggers[0]
     version = logger.version
     folder = version if isinstance(version, str) else f"version_{version}"
     root = logger.save_dir or trainer.default_root_dir
-    return str(Path(root) / (logger.name or "") / folder / "checkpoints")
+    for part in (logger.name or "", folder, "checkpoints"):
+        root = location.join(root, part) if part else root
+    return str(root)
 
 
 def check_triggers(**triggers: int | timedelta | None) -> None:

@@ -1,12 +1,8 @@
-"""Deciding when a checkpoint is due, under which name, and which one may go.
-
-What a checkpoint holds and how it reaches the disk is the Trainer's business.
-"""
+"""Deciding when a checkpoint is due, and which files it makes or replaces."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,15 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from lightgen_runtime.callbacks.checkpoint import Checkpoint
 from lightgen_runtime.callbacks.checkpoint_names import (
     check_template,
     check_triggers,
     default_folder,
-    fill_template,
-    link_file,
 )
-from lightgen_runtime.callbacks.finite_loss import FiniteLoss
+from lightgen_runtime.callbacks.kept_files import KeptFiles
 from lightgen_runtime.callbacks.monitored import (
     epoch_end_has_metrics,
     missing_metric_message,
@@ -30,7 +23,8 @@ from lightgen_runtime.callbacks.monitored import (
     validation_follows,
 )
 from lightgen_runtime.callbacks.timer import AGREE_EVERY_N_BATCHES
-from lightgen_runtime.utilities.atomic_write import atomic_write
+from lightgen_runtime.io import location
+from lightgen_runtime.utilities.atomic_write import sweep_temporaries
 from lightgen_runtime.utilities.exceptions import (
     MisconfigurationException,
     NonFiniteLossError,
@@ -43,12 +37,13 @@ if TYPE_CHECKING:
     from lightgen_runtime.trainer.trainer import Trainer
 
 
-class ModelCheckpoint(Checkpoint):
+class ModelCheckpoint(KeptFiles):
     """Save checkpoints while training: the best ones, the last one, or all.
 
     Args:
-        dirpath: Folder of the files; `None` is `checkpoints` in the folder of the run's
-            first logger, or in `default_root_dir` without a logger.
+        dirpath: Folder of the files, or an address such as `s3://bucket/run`; `None` is
+            `checkpoints` in the folder of the run's first logger, or in
+            `default_root_dir` without a logger.
         filename: Template without extension, e.g. `{epoch}-{val_loss:.2f}`; `None` is
             `{epoch}-{step}`. A metric that was not logged counts as 0.
         monitor: Name of the logged metric to rank by; `None` ranks by age.
@@ -74,12 +69,6 @@ class ModelCheckpoint(Checkpoint):
             the run when nobody logs `monitor`.
     """
 
-    CHECKPOINT_JOIN_CHAR = "-"
-    CHECKPOINT_EQUALS_CHAR = "="
-    CHECKPOINT_NAME_LAST = "last"
-    FILE_EXTENSION = ".ckpt"
-    STARTING_VERSION = 1
-
     def __init__(
         self,
         dirpath: str | Path | None = None,
@@ -98,7 +87,8 @@ class ModelCheckpoint(Checkpoint):
         save_on_train_epoch_end: bool | None = None,
         enable_version_counter: bool = True,
     ) -> None:
-        self.dirpath = None if dirpath is None else str(Path(dirpath).expanduser())
+        super().__init__(mode)
+        self.dirpath = None if dirpath is None else location.normal(dirpath)
         self.filename = filename
         self.monitor = monitor
         self.verbose = verbose
@@ -106,7 +96,6 @@ class ModelCheckpoint(Checkpoint):
         self.save_top_k = save_top_k
         self.save_on_exception = save_on_exception
         self.save_weights_only = save_weights_only
-        self.mode = mode
         self.auto_insert_metric_name = auto_insert_metric_name
         if (every_n_train_steps, train_time_interval, every_n_epochs) == (None,) * 3:
             every_n_epochs = 1
@@ -117,16 +106,7 @@ class ModelCheckpoint(Checkpoint):
         self._enable_version_counter = enable_version_counter
         self._check_arguments()
 
-        self.current_score: Tensor | None = None
-        self.best_k_models: dict[str, Tensor] = {}
-        self.kth_best_model_path = ""
-        self.kth_value = self._no_score()
-        self.best_model_score: Tensor | None = None
-        self.best_model_path = ""
-        self.last_model_path = ""
-        self._last_path_saved = ""
-        self._records: dict[str, dict[str, Any]] = {}  # of the file being written
-        self._last_global_step_saved = 0
+        self._trains = False
         self._steps_done = self._first_step = 0
         self._last_time_due = 0.0
         self._has_validated = False
@@ -178,66 +158,36 @@ class ModelCheckpoint(Checkpoint):
             train_time_interval=self._train_time_interval,
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return scores and paths so far."""
-        return {
-            "monitor": self.monitor,
-            "best_model_score": self.best_model_score,
-            "best_model_path": self.best_model_path,
-            "current_score": self.current_score,
-            "dirpath": self.dirpath,
-            "best_k_models": self.best_k_models,
-            "kth_best_model_path": self.kth_best_model_path,
-            "kth_value": self.kth_value,
-            "last_model_path": self.last_model_path,
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Adopt the files of the run that is resumed, if they are in this folder.
-
-        With another `dirpath` only `best_model_path` is taken over: files of a folder
-        that is not ours are never ranked against ours, nor removed.
-        """
-        self.best_model_path = state_dict["best_model_path"]
-        former = state_dict.get("dirpath", self.dirpath)
-        if former != self.dirpath:
-            rank_zero_info(
-                f"The checkpoint folder was `{former}` and is now `{self.dirpath}`: "
-                "the ranking starts anew, the former files stay as they are."
-            )
-            return
-        self.best_model_score = state_dict["best_model_score"]
-        self.kth_best_model_path = state_dict["kth_best_model_path"]
-        self.kth_value = state_dict["kth_value"]
-        self.best_k_models = dict(state_dict["best_k_models"])
-        self.last_model_path = state_dict["last_model_path"]
-
     # When.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Settle the folder of the files."""
         own = self.dirpath or default_folder(trainer)
         self.dirpath = str(trainer.strategy.broadcast(own))
+        self._trains = False
         if stage != "fit":
             return
         self._has_validated = False
         self._waits_for_metric = False
-        folder = Path(self.dirpath)
-        if (
-            not self._enable_version_counter
-            and folder.is_dir()
-            and any(folder.iterdir())
-        ):
+        self._failed_saves = []
+        self._displaced, self._redone = [], set()
+        if trainer.is_global_zero and not location.is_remote(self.dirpath):
+            sweep_temporaries(Path(self.dirpath))
+        if not self._enable_version_counter and location.names_in(self.dirpath):
             rank_zero_warn(
-                f"The checkpoint folder `{folder}` is not empty, and files of the same "
-                "name in it are going to be overwritten (`enable_version_counter=False`)."
+                f"The checkpoint folder `{self.dirpath}` is not empty, and files of the "
+                "same name in it are going to be overwritten "
+                "(`enable_version_counter=False`)."
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock and the counters of this fit."""
+        """Start the clock and the counters of this fit; take over what it has left."""
+        self._trains = True
         self._last_global_step_saved = 0
         self._last_time_due = time.monotonic()
         self._steps_done = self._first_step = trainer.global_step
+        if trainer.ckpt_path is not None and not trainer.fast_dev_run:
+            self._adopt(trainer)
 
     def on_train_batch_end(
         self,
@@ -341,7 +291,7 @@ class ModelCheckpoint(Checkpoint):
     def _must_not_save(self, trainer: Trainer) -> bool:
         return bool(
             trainer.fast_dev_run
-            or trainer.state.fn != "fit"
+            or not self._trains
             or trainer.sanity_checking
             or self._last_global_step_saved == trainer.global_step
         )
@@ -409,29 +359,16 @@ class ModelCheckpoint(Checkpoint):
         path = self._free_path(trainer, metrics, former)
         # One of all that are kept is in no rotation, and never makes room for another.
         role = "best" if self.save_top_k == 1 else None
-        self._write(trainer, path, role, best_model_path=path)
-        if self.save_top_k == 1:
-            self._remove(trainer, former, path)
-
-    def check_monitor_top_k(
-        self, trainer: Trainer, current: Tensor | None = None
-    ) -> bool:
-        """Tell whether a score of `current` belongs among the files to keep."""
-        if current is None:
-            return False
-        if self.save_top_k == -1:
-            return True
-        # A resumed run may have kept more files than are to be kept from now on.
-        is_better = torch.lt if self.mode == "min" else torch.gt
-        not_beaten = sum(
-            not is_better(current, score) for score in self.best_k_models.values()
-        )
-        return not_beaten < self.save_top_k
+        if self._write(trainer, path, role, best_model_path=path):
+            self._remove(trainer, [former] if self.save_top_k == 1 else [])
 
     def _save_ranked(
         self, trainer: Trainer, metrics: dict[str, Tensor], score: Tensor
     ) -> None:
         kept = dict(self.best_k_models)
+        again = self.format_checkpoint_name(metrics)
+        if again in self._redone:
+            kept.pop(again, None)
         displaced: list[str] = []
         while self.save_top_k != -1 and len(kept) >= self.save_top_k:
             displaced.append(self._best_and_worst(kept)[1])
@@ -440,37 +377,15 @@ class ModelCheckpoint(Checkpoint):
         if torch.isnan(score):
             score = self._no_score().to(score.dtype)
         kept[path] = score
-        best, worst = self._best_and_worst(kept)
-        is_full = self.save_top_k in (-1, len(kept))
-        self._write(
-            trainer,
-            path,
-            "best",
-            current_score=score,
-            best_k_models=kept,
-            best_model_path=best,
-            best_model_score=kept[best],
-            kth_best_model_path=worst if is_full else "",
-            kth_value=kept[worst] if is_full else self._no_score(),
-        )
+        ranking = self._ranking(kept)
+        if not self._write(trainer, path, "best", current_score=score, **ranking):
+            return
         if self.verbose:
             rank_zero_info(
                 f"Step {trainer.global_step}: `{self.monitor}` = {float(score):.5f} "
                 f"saved as `{path}`"
             )
-        for former in displaced:
-            self._remove(trainer, former, path)
-
-    def _best_and_worst(self, scores: Mapping[str, Tensor]) -> tuple[str, str]:
-        """Return the files of the best and the worst score; of equals the oldest."""
-        values = {path: float(score) for path, score in scores.items()}
-        smallest = min(values, key=values.__getitem__)
-        largest = max(values, key=values.__getitem__)
-        return (smallest, largest) if self.mode == "min" else (largest, smallest)
-
-    def _no_score(self) -> Tensor:
-        """Return what every score is better than."""
-        return torch.tensor(torch.inf if self.mode == "min" else -torch.inf)
+        self._remove(trainer, displaced)
 
     def _save_newest(self, trainer: Trainer, metrics: dict[str, Tensor]) -> None:
         if not self.save_last:
@@ -478,113 +393,8 @@ class ModelCheckpoint(Checkpoint):
         former = self.last_model_path
         path = self._free_path(trainer, metrics, former, self.CHECKPOINT_NAME_LAST)
         if self.save_last == "link" and self._last_path_saved and self.save_top_k != 0:
-            if trainer.is_global_zero:
-                link_file(Path(self._last_path_saved), Path(path))
-            self.last_model_path = path
+            is_saved = self._link(trainer, path)
         else:
-            self._write(trainer, path, "last", last_model_path=path)
-        self._remove(trainer, former, path)
-
-    def record_of(self, path: str) -> dict[str, Any] | None:
-        """See `Checkpoint`."""
-        return self._records.get(path)
-
-    def _write(
-        self, trainer: Trainer, path: str, role: str | None, **state: Any
-    ) -> None:
-        """Write a file that holds `state` as ours; without the file it is not ours."""
-        for callback in trainer.callbacks:
-            if isinstance(callback, FiniteLoss):
-                callback.check(trainer)  # a file of weights alone asks no callback
-        former = {name: getattr(self, name) for name in state}
-        vars(self).update(state)
-        score = self.best_k_models.get(path)
-        self._records[path] = {
-            "kept_by": self.state_key,
-            "score": None if score is None else float(score),
-            "role": role,
-        }
-        try:
-            trainer.save_checkpoint(path, self.save_weights_only)
-        except BaseException:
-            vars(self).update(former)
-            raise
-        finally:
-            self._records.clear()
-        self._last_global_step_saved = trainer.global_step
-        self._last_path_saved = path
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.after_save_checkpoint(self)
-
-    def _remove(self, trainer: Trainer, path: str, replacement: str) -> None:
-        """Remove a file that lost its place, if it is one of this run's own."""
-        if not path or path == replacement:
-            return
-        file, source = Path(path).resolve(), trainer.ckpt_path
-        is_source = source is not None and Path(source).resolve() == file
-        if not is_source and Path(self.dirpath or "").resolve() in file.parents:
-            trainer.strategy.remove_checkpoint(path)
-
-    # Names.
-
-    def format_checkpoint_name(
-        self,
-        metrics: Mapping[str, Tensor],
-        filename: str | None = None,
-        ver: int | None = None,
-        prefix: str | None = None,
-    ) -> str:
-        """Return the path that these metrics give.
-
-        Args:
-            metrics: Scalars for the template.
-            filename: The template; `None` takes that of this callback.
-            ver: Number to append as `-v<ver>`.
-            prefix: Put before the name, with a dash.
-        """
-        join = self.CHECKPOINT_JOIN_CHAR
-        template = filename or self.filename or f"{{epoch}}{join}{{step}}"
-        equals = self.CHECKPOINT_EQUALS_CHAR if self.auto_insert_metric_name else None
-        name = fill_template(template, metrics, equals)
-        if prefix:
-            name = f"{prefix}{join}{name}"
-        if ver is not None:
-            name = f"{name}{join}v{ver}"
-        return str(Path(self.dirpath or "") / f"{name}{self.FILE_EXTENSION}")
-
-    def _free_path(
-        self,
-        trainer: Trainer,
-        metrics: dict[str, Tensor],
-        replaced: str,
-        filename: str | None = None,
-    ) -> str:
-        """Return a path nobody uses, or that of the file about to be replaced."""
-        path = self.format_checkpoint_name(metrics, filename)
-        version = self.STARTING_VERSION
-        while (
-            self._enable_version_counter
-            and path != replaced
-            and self.file_exists(path, trainer)
-        ):
-            path = self.format_checkpoint_name(metrics, filename, ver=version)
-            version += 1
-        return path
-
-    def file_exists(self, filepath: str | Path, trainer: Trainer) -> bool:
-        """Tell whether something is at `filepath`, for the process that writes."""
-        return bool(trainer.strategy.broadcast(Path(filepath).exists()))
-
-    def to_yaml(self, filepath: str | Path | None = None) -> None:
-        """Write the kept files and their scores as YAML.
-
-        Args:
-            filepath: Where to; `None` is `best_k_models.yaml` beside the checkpoints.
-        """
-        import yaml
-
-        scores = {path: float(score) for path, score in self.best_k_models.items()}
-        target = Path(filepath or Path(self.dirpath or "") / "best_k_models.yaml")
-        with atomic_write(target) as stream:
-            stream.write(yaml.safe_dump(scores).encode("utf-8"))
+            is_saved = self._write(trainer, path, "last", last_model_path=path)
+        if is_saved:
+            self._remove(trainer, [former])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.callbacks.checkpoint import Checkpoint
-from lightgen_runtime.utilities.exceptions import MisconfigurationException
-from lightgen_runtime.utilities.rank_zero import rank_zero_info
+from lightgen_runtime.io import location
+from lightgen_runtime.utilities.exceptions import (
+    CheckpointWriteError,
+    MisconfigurationException,
+)
+from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 if TYPE_CHECKING:
     from lightgen_runtime.core.module import LightningModule
@@ -45,16 +48,20 @@ class OnExceptionCheckpoint(Checkpoint):
             )
         self.dirpath = dirpath
         self.filename = filename
-        self._failed = False
+        self._trains = self._failed = False
 
     @property
     def ckpt_path(self) -> str:
         """Where the file is, if it is there."""
-        return str(Path(self.dirpath) / f"{self.filename}{self.FILE_EXTENSION}")
+        return location.join(self.dirpath, f"{self.filename}{self.FILE_EXTENSION}")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget how the last run ended."""
-        self._failed = False
+        self._trains = self._failed = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that there is something to save from now on."""
+        self._trains = True
 
     def record_of(self, path: str) -> dict[str, Any] | None:
         """See `Checkpoint`."""
@@ -67,9 +74,14 @@ class OnExceptionCheckpoint(Checkpoint):
     ) -> None:
         """Write the file."""
         self._failed = True
-        if trainer.state.fn != "fit" or trainer.fast_dev_run:
+        # A fit that could not begin must not replace what an earlier one has left.
+        if not self._trains or trainer.fast_dev_run:
             return
-        trainer.save_checkpoint(self.ckpt_path)
+        try:
+            trainer.save_checkpoint(self.ckpt_path)
+        except CheckpointWriteError as error:
+            rank_zero_warn(f"{error} The state of the fit that failed is lost.")
+            return
         rank_zero_info(
             f"Saved `{self.ckpt_path}` because of {type(exception).__name__}: {exception}"
         )
@@ -78,5 +90,5 @@ class OnExceptionCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, stage: str
     ) -> None:
         """Remove the file of an earlier failure, once a fit has ended well."""
-        if stage == "fit" and not self._failed and Path(self.ckpt_path).exists():
+        if stage == "fit" and not self._failed and location.exists(self.ckpt_path):
             trainer.strategy.remove_checkpoint(self.ckpt_path)

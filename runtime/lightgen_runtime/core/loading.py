@@ -78,7 +78,7 @@ def load_from_checkpoint(
         strict: Whether parameter names must match exactly; None asks the module.
         overrides: Values that replace saved ones.
     """
-    checkpoint = TorchCheckpointIO().load_checkpoint(Path(path), map_location)
+    checkpoint = TorchCheckpointIO().load_checkpoint(os.fspath(path), map_location)
     if hparams_file is None:
         saved = dict(checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY) or {})
     else:

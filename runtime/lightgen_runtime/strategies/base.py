@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lightgen_runtime.io.checkpoint_io import CheckpointIO, TorchCheckpointIO
+
+T = TypeVar("T")
 
 
 class Strategy(ABC):
@@ -150,6 +153,34 @@ class Strategy(ABC):
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
         """Agree on one answer: everybody's yes, or with `all=False` anybody's."""
 
+    def raise_together(self, error: Exception | None) -> None:
+        """Raise the error of the process that writes in all. Collective, as `barrier`.
+
+        Args:
+            error: This process's; one of another than rank 0 is raised there alone.
+        """
+        told = None if error is None else _as_told(error)
+        told = self.broadcast(told)
+        if error is not None:
+            raise error
+        if told is not None:
+            raise told
+
+    def on_rank_zero(self, action: Callable[[], T]) -> T:
+        """Return what `action` returns in the process that writes. Collective.
+
+        Its error is raised in every process.
+        """
+        result, error = None, None
+        if self.is_global_zero:
+            try:
+                result = action()
+            except Exception as caught:
+                error = caught
+        self.raise_together(error)
+        agreed: T = self.broadcast(result)
+        return agreed
+
     def on_exception(self, error: BaseException) -> None:
         """Go on without the other processes, which may be anywhere or gone."""
 
@@ -163,7 +194,11 @@ class Strategy(ABC):
         filepath: str | Path,
         storage_options: Any = None,
     ) -> None:
-        """Write a checkpoint, from the one process that writes."""
+        """Write a checkpoint, from the one process that writes.
+
+        Raises:
+            OSError: It cannot be written.
+        """
         if self.is_global_zero:
             self.checkpoint_io.save_checkpoint(
                 checkpoint, filepath, storage_options=storage_options
@@ -177,3 +212,12 @@ class Strategy(ABC):
         """Delete a checkpoint, from the one process that writes."""
         if self.is_global_zero:
             self.checkpoint_io.remove_checkpoint(filepath)
+
+
+def _as_told(error: Exception) -> Exception:
+    """Return an error as other processes get it: all but its traceback, if possible."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from lightgen_runtime.callbacks.checkpoint_names import default_folder
 from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
 from lightgen_runtime.callbacks.on_exception_checkpoint import OnExceptionCheckpoint
+from lightgen_runtime.io import location
+from lightgen_runtime.io.store import newest_valid
 from lightgen_runtime.utilities.exceptions import (
+    CheckpointFormatError,
     CheckpointNotFoundError,
+    LightgenRuntimeError,
     MisconfigurationException,
 )
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
@@ -22,10 +26,23 @@ if TYPE_CHECKING:
 _HPC_FILE = re.compile(r"hpc_ckpt_(\d+)\.ckpt")
 
 
-def resolve_ckpt_path(
+class Choice(NamedTuple):
+    """The checkpoint that a run loads.
+
+    Attributes:
+        path: Of the file, or None for none.
+        others_do: Whether a damaged file may be replaced by another of its folder: a word
+            asks for the newest, a path for that file.
+    """
+
+    path: str | None
+    others_do: bool
+
+
+def choose_checkpoint(
     trainer: Trainer, ckpt_path: str | Path | None, model_given: bool, fn: str
-) -> str | None:
-    """Turn what an entry point was given into the path of a file, or None for no file.
+) -> Choice:
+    """Turn what an entry point was given into a file. Collective: rank 0 looks.
 
     Args:
         trainer: Whose checkpoint callbacks and folders are meant.
@@ -39,6 +56,57 @@ def resolve_ckpt_path(
         CheckpointNotFoundError: There is no such checkpoint.
         MisconfigurationException: The word means a registry of models.
     """
+    path = trainer.strategy.on_rank_zero(
+        lambda: _resolved(trainer, ckpt_path, model_given, fn)
+    )
+    newest_is_meant = ckpt_path in ("last", "hpc") or (
+        ckpt_path is None and fn == "fit"
+    )
+    return Choice(path, newest_is_meant)
+
+
+def load_chosen(
+    trainer: Trainer, choice: Choice, fn: str
+) -> tuple[dict[str, Any], str]:
+    """Read the chosen checkpoint in every process, or the newest valid one in its place.
+
+    Returns:
+        What was read, and the path of its file.
+
+    Raises:
+        CheckpointFormatError: It is damaged, and so is all that could take its place.
+        CheckpointNotFoundError: There is no such file.
+    """
+    strategy, path = trainer.strategy, str(choice.path)
+    checkpoint: dict[str, Any] = {}
+    error: Exception | None = None
+    try:
+        checkpoint = strategy.load_checkpoint(path)
+    except (LightgenRuntimeError, OSError) as caught:
+        error = caught
+    if strategy.reduce_boolean_decision(error is None):
+        return checkpoint, path
+    folder, name = location.split(path)
+    other = None
+    if choice.others_do:
+        weights_do = fn != "fit"
+        other = strategy.on_rank_zero(
+            lambda: newest_valid(folder, weights_only=weights_do, but=[name])
+        )
+    if other is None:
+        raise error or CheckpointFormatError(
+            f"`{path}` cannot be read in another process, whose error says more"
+        )
+    rank_zero_warn(
+        f"`{path}` is damaged. `{other}` is taken in its place, the newest valid checkpoint "
+        f"of its folder. What is wrong: {error}"
+    )
+    return strategy.load_checkpoint(other), other
+
+
+def _resolved(
+    trainer: Trainer, ckpt_path: str | Path | None, model_given: bool, fn: str
+) -> str | None:
     call = f"`trainer.{fn}(ckpt_path={str(ckpt_path)!r})`"
     if ckpt_path is None:
         if fn == "fit":
@@ -54,7 +122,7 @@ def resolve_ckpt_path(
     if ckpt_path == "hpc":
         return _hpc(trainer) or _no_hpc(trainer, call)
     word = str(ckpt_path).partition(":")[0].lower()
-    if word == "registry" and not Path(ckpt_path).exists():
+    if word == "registry" and not location.exists(ckpt_path):
         raise MisconfigurationException(
             f"{call}: this runtime downloads nothing. Fetch the file first, for example "
             "with `litmodels.download_model(...)`, and give its path."
@@ -107,9 +175,9 @@ def _after_exception(trainer: Trainer) -> str | None:
     return path
 
 
-def _left_by_exceptions(trainer: Trainer) -> list[Path]:
+def _left_by_exceptions(trainer: Trainer) -> list[str]:
     return [
-        Path(callback.ckpt_path)
+        callback.ckpt_path
         for callback in trainer.callbacks
         if isinstance(callback, OnExceptionCheckpoint)
     ]
@@ -121,32 +189,29 @@ def _last(trainer: Trainer) -> str | None:
     If there is none, any file that this trainer itself has saved will do.
     """
     found = _left_by_exceptions(trainer)
-    saved: list[Path] = []
+    saved: list[str] = []
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             found += _files_called_last(callback, _folder(callback, trainer))
-            saved += map(Path, [*callback.best_k_models, callback.best_model_path])
+            saved += [*callback.best_k_models, callback.best_model_path]
     return _newest(found) or _newest(saved)
 
 
-def _newest(paths: list[Path]) -> str | None:
-    there = [path for path in paths if path.is_file()]
-    newest = max(there, key=lambda path: path.stat().st_mtime_ns, default=None)
-    return None if newest is None else str(newest)
+def _newest(paths: list[str]) -> str | None:
+    there = [path for path in paths if path and location.is_file(path)]
+    return max(there, key=location.modified_at, default=None)
 
 
-def _folder(callback: ModelCheckpoint, trainer: Trainer) -> Path:
-    return Path(callback.dirpath or default_folder(trainer))
+def _folder(callback: ModelCheckpoint, trainer: Trainer) -> str:
+    return str(callback.dirpath or default_folder(trainer))
 
 
-def _files_called_last(callback: ModelCheckpoint, folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
+def _files_called_last(callback: ModelCheckpoint, folder: str) -> list[str]:
     return [
-        path
-        for path in folder.iterdir()
-        if path.suffix == callback.FILE_EXTENSION
-        and path.stem.startswith(callback.CHECKPOINT_NAME_LAST)
+        location.join(folder, name)
+        for name in location.names_in(folder)
+        if name.endswith(callback.FILE_EXTENSION)
+        and name.startswith(callback.CHECKPOINT_NAME_LAST)
     ]
 
 
@@ -156,7 +221,7 @@ def _tell_of_no_last(trainer: Trainer, call: str, fn: str) -> None:
     Compat: Lightning also evaluates and predicts without a checkpoint then.
     """
     looked_in = [
-        str(_folder(callback, trainer))
+        _folder(callback, trainer)
         for callback in trainer.checkpoint_callbacks
         if isinstance(callback, ModelCheckpoint)
     ]
@@ -175,13 +240,13 @@ def _tell_of_no_last(trainer: Trainer, call: str, fn: str) -> None:
 
 
 def _hpc(trainer: Trainer) -> str | None:
-    root = Path(trainer.default_root_dir)
+    root = trainer.default_root_dir
     numbered = [
-        (int(match.group(1)), path)
-        for path in (root.iterdir() if root.is_dir() else ())
-        if (match := _HPC_FILE.fullmatch(path.name)) is not None
+        (int(match.group(1)), name)
+        for name in location.names_in(root)
+        if (match := _HPC_FILE.fullmatch(name)) is not None
     ]
-    return str(max(numbered)[1]) if numbered else None
+    return location.join(root, max(numbered)[1]) if numbered else None
 
 
 def _no_hpc(trainer: Trainer, call: str) -> NoReturn:

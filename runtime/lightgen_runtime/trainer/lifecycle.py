@@ -14,9 +14,11 @@ from lightgen_runtime.core.hook_signatures import check_hook_signatures, hooks_o
 from lightgen_runtime.core.hparams import CLASS_PATH_KEY
 from lightgen_runtime.core.module import LightningModule, attach
 from lightgen_runtime.core.optim import OptimPlan
+from lightgen_runtime.io.schema import record_in
 from lightgen_runtime.profilers.base import PassThroughProfiler
 from lightgen_runtime.trainer.build import as_callbacks, ordered
 from lightgen_runtime.trainer.checkpoint import restore_model, restore_training
+from lightgen_runtime.trainer.ckpt_path import Choice, load_chosen
 from lightgen_runtime.trainer.error_notes import note_on
 from lightgen_runtime.utilities.exceptions import MisconfigurationException, add_note
 from lightgen_runtime.utilities.nearest import nearest
@@ -34,13 +36,14 @@ _STEPS = {
 _STAGE_OF = {"fit": "train"}
 
 
-def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
+def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
     """Bring module, data, callbacks and saved state into place.
 
     Args:
         run: The run.
         fn: "fit", "validate", "test" or "predict".
-        ckpt_path: Checkpoint to go on from or to evaluate, resolved to a path.
+        choose: Returns the checkpoint to go on from or to evaluate, once all processes
+            can talk.
     """
     module, datamodule, trainer = run.module, run.datamodule, run.trainer
     strategy, precision = run.parts.strategy, run.parts.precision
@@ -49,6 +52,8 @@ def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
     _check_hooks(run, fn)
     strategy.setup_environment()
     _share_folders(run)
+    choice = choose()
+    trainer.note_ckpt_path(choice.path)
     _begin_profile(run, fn)
     for owner in _present(datamodule, module):
         per_node = getattr(owner, "prepare_data_per_node", True)
@@ -66,10 +71,13 @@ def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
     precision.convert_module(module)
     # What `setup` and `configure_model` have just made takes part too.
     attach(module, run.context, run)
-    checkpoint = None
-    if ckpt_path is not None:
-        checkpoint = strategy.load_checkpoint(ckpt_path)
-        restore_model(run, checkpoint, ckpt_path)
+    checkpoint, source = None, ""
+    if choice.path is not None:
+        checkpoint, source = load_chosen(trainer, choice, fn)
+        trainer.note_ckpt_path(source)
+        if fn == "fit":
+            trainer.fit_id = record_in(checkpoint)["run"] or trainer.fit_id
+        restore_model(run, checkpoint, source)
     strategy.place(module)
     run.resolve_hooks()
     run.progress.evaluated.clear()
@@ -84,7 +92,7 @@ def prepare(run: Run, fn: str, ckpt_path: str | None) -> None:
     run.hooks.fire(run.hooks.on_fit_start)
     _log_hyperparameters(run)
     if checkpoint is not None:
-        restore_training(run, checkpoint, str(ckpt_path))
+        restore_training(run, checkpoint, source)
 
 
 def conclude(run: Run, fn: str) -> None:

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.core.datamodule import LightningDataModule
 from lightgen_runtime.core.module import LightningModule, attach
+from lightgen_runtime.io import location
 from lightgen_runtime.io.schema import NO_RECORD, note_record
 from lightgen_runtime.loggers import Logger
 from lightgen_runtime.loops.evaluate import evaluate
@@ -35,7 +37,7 @@ from lightgen_runtime.trainer.build import (
     set_torch_flags,
 )
 from lightgen_runtime.trainer.checkpoint import dump_checkpoint
-from lightgen_runtime.trainer.ckpt_path import resolve_ckpt_path
+from lightgen_runtime.trainer.ckpt_path import choose_checkpoint
 from lightgen_runtime.trainer.environment import with_defaults_from_environment
 from lightgen_runtime.trainer.init_module import tensors_made_for
 from lightgen_runtime.trainer.lifecycle import (
@@ -57,7 +59,7 @@ from lightgen_runtime.trainer.states import (
 from lightgen_runtime.trainer.trainer_arguments import refuse_unknown_arguments
 from lightgen_runtime.trainer.trial import Trial, trial
 from lightgen_runtime.trainer.view import TrainerView
-from lightgen_runtime.utilities.exceptions import TunerExit
+from lightgen_runtime.utilities.exceptions import CheckpointWriteError, TunerExit
 from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 
@@ -186,7 +188,7 @@ class Trainer(TrainerView):
         flags = {name: value for name, value in locals().items() if name != "self"}
         self._parts = build_parts(flags)
         self.callbacks = build_callbacks(flags, self._parts)
-        self.default_root_dir = str(Path(default_root_dir or Path.cwd()).expanduser())
+        self.default_root_dir = location.normal(default_root_dir or Path.cwd())
         self.state = TrainerState()
         self.progress = Progress()
         self._ckpt_path: str | None = None
@@ -203,7 +205,7 @@ class Trainer(TrainerView):
         self._should_stop = False
         self._received_sigterm = False
         self._run: Run | None = None
-        self._fit_id = ""  # what a fit and all that go on from it have in common
+        self.fit_id = ""  # what a fit and all that go on from it have in common
 
     # ---- entry points ----
 
@@ -240,7 +242,7 @@ class Trainer(TrainerView):
             self.min_epochs = 0 if self.min_steps is None else 1
         given = {"train": train_dataloaders, "validate": val_dataloaders}
         self._should_stop = self._received_sigterm = False
-        self._fit_id = secrets.token_hex(8)
+        self.fit_id = secrets.token_hex(8)
         if self._unlimited and self.max_epochs == DEFAULT_MAX_EPOCHS:
             rank_zero_warn(
                 "`Trainer` got neither max_epochs nor max_steps: training stops after "
@@ -355,31 +357,42 @@ class Trainer(TrainerView):
         Collective: every process calls it; the first one writes.
 
         Args:
-            filepath: Where to.
+            filepath: Where to: a path, or an address such as `s3://bucket/x.ckpt`.
             weights_only: Leave out what only a resumed fit needs.
             storage_options: Passed on to a `CheckpointIO` of your own.
 
         Raises:
             RuntimeError: Nothing has run yet.
+            CheckpointWriteError: The disk is full, there is no permission, or the like.
         """
         if self._run is None:
             raise RuntimeError(
                 "`trainer.save_checkpoint` before any run: there is no model to save"
             )
+        error: Exception | None = None
         with self.profiler.profile("save_checkpoint"):
             checkpoint = dump_checkpoint(self._run, bool(weights_only))
             note_record(checkpoint, self._record_of(filepath))
-            self.strategy.save_checkpoint(checkpoint, filepath, storage_options)
-        if self.state.status != "running":
-            self.strategy.checkpoint_io.teardown()  # no end of a run waits for it
-        self.strategy.barrier("save_checkpoint")
+            try:
+                self.strategy.save_checkpoint(checkpoint, filepath, storage_options)
+                if self.state.status != "running":
+                    # No end of a run waits for it.
+                    self.strategy.checkpoint_io.teardown()
+            except CheckpointWriteError as caught:
+                error = caught
+            except OSError as caught:
+                error = CheckpointWriteError(filepath, caught)
+                error.__cause__ = caught
+            except Exception as caught:
+                error = caught
+        self.strategy.raise_together(error)
 
     def _record_of(self, path: str | Path) -> dict[str, Any]:
         records = (
             callback.record_of(str(path)) for callback in self.checkpoint_callbacks
         )
         record = next((record for record in records if record), NO_RECORD)
-        return {**record, "run": self._fit_id}
+        return {**record, "run": self.fit_id}
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print from the first process, without disturbing the progress bar."""
@@ -403,17 +416,16 @@ class Trainer(TrainerView):
         ckpt_path: str | Path | None,
     ) -> Any:
         """Run one stage between `prepare` and `teardown`, whatever happens in it."""
-        path = resolve_ckpt_path(
-            self, self._given_or_assigned(ckpt_path, fn), model is not None, fn
-        )
+        asked = self._given_or_assigned(ckpt_path, fn)
+        choose = partial(choose_checkpoint, self, asked, model is not None, fn)
         run = self._new_run(fn, model, given, datamodule)
         self.state = TrainerState(TrainerStatus.RUNNING, TrainerFn(fn))
-        self._ckpt_path = path
+        self._ckpt_path = None
         error: BaseException | None = None
         try:
             set_torch_flags(self._deterministic, self._benchmark)
             with torch.autograd.set_detect_anomaly(self._detect_anomaly):
-                prepare(run, fn, path)
+                prepare(run, fn, choose)
                 run.module.zero_grad()
                 with terminating_between_batches(self):
                     result = story(run)
@@ -516,6 +528,10 @@ class Trainer(TrainerView):
             vars(self).update(former)
             attach(module, outer.context if outer else None, outer)
             self.state.stage = stage
+
+    def note_ckpt_path(self, path: str | None) -> None:
+        """Note which checkpoint the run loads; for the run itself, not for users."""
+        self._ckpt_path = path
 
     def enter_stage(self, stage: str) -> None:
         """Note which stage the loops are in; for the loops, not for users."""

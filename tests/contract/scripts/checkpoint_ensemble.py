@@ -79,7 +79,7 @@ if __name__ == "__main__":
         json.dumps(
             {
                 "metrics": {"soup": tested, "each": each},
-                "files": sorted(path.name for path in Path("kept").iterdir()),
+                "files": sorted(path.name for path in Path("kept").glob("*.ckpt")),
                 "voted": (mean.argmax(1) == data.tensors[1]).float().mean().item(),
                 "mean": mean.double().pow(2).sum().item(),
                 "keys": sorted(torch.load(paths[0], weights_only=True)),
