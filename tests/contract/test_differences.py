@@ -252,7 +252,7 @@ def test_step_checkpoint_before_its_metric(tmp_path: Path) -> None:
         module = module_with(namespace, validation_step=validation_step)
         flags = {"callbacks": [checkpoint], "enable_checkpointing": True}
         fit(namespace, module, **flags)
-        return sorted(file.name for file in folder.glob("*"))
+        return sorted(file.name for file in folder.glob("*.ckpt"))
 
     assert files(REFERENCE, "val") == []
     assert files(OURS, "val") == ["epoch=0-step=4.ckpt"]

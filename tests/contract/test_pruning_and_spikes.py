@@ -87,7 +87,7 @@ def test_the_same_is_pruned(name: str, tmp_path: Path) -> None:
         )
         trainer.fit(module, data(12, 2), data(4))
         states = [module.state_dict()]
-        for path in sorted((tmp_path / namespace).iterdir()):
+        for path in sorted((tmp_path / namespace).glob("*.ckpt")):
             states.append(torch.load(path, weights_only=True)["state_dict"])
         found.append(
             [{key: value.tolist() for key, value in s.items()} for s in states]

@@ -212,7 +212,7 @@ def checkpoints(world: int) -> Any:
         "folder": str(folder),
         "best": saver.best_model_path,
         "kept": sorted(Path(path).name for path in saver.best_k_models),
-        "files": sorted(path.name for path in folder.iterdir()),
+        "files": sorted(path.name for path in folder.glob("*.ckpt")),
         "others": sorted(p.name for p in folder.parent.parent.iterdir()),
     }
 

@@ -127,7 +127,7 @@ def check_trained(project: Path, done: subprocess.CompletedProcess[str]) -> None
     assert done.stderr.count("`Trainer.fit` stopped") == 1
     assert [path.name for path in folder.parent.iterdir()] == ["version_0"]
     assert (folder / "metrics.csv").is_file()
-    assert len(list((folder / "checkpoints").iterdir())) == 1
+    assert len(list((folder / "checkpoints").glob("*.ckpt"))) == 1
 
 
 def test_program_starts_the_others_by_running_itself_again(project: Path) -> None:

@@ -62,6 +62,8 @@ def strike_everywhere(
     kind: str,
     prepare: Callable[[Path], Path],
     act: Callable[[Path], object],
+    expected: type[Exception] = LightgenError,
+    stride: int = 1,
 ) -> int:
     """Strike an act at every step in turn; return how many steps it has.
 
@@ -70,15 +72,17 @@ def strike_everywhere(
         kind: `kill`, `full`, or the number of an error.
         prepare: Makes the project in a folder, and returns it.
         act: What is struck, given the project.
+        expected: What the act raises when it is refused something.
+        stride: Strike at every so many-th step only.
     """
-    at, reached = 0, True
+    at, reached = 1 - stride, True
     while reached:
-        at += 1
+        at += stride
         root = prepare(work / str(at))
         pid = os.fork()
         if pid == 0:
             try:
-                _child(work, root, at, kind, act)
+                _child(work, root, at, kind, act, expected)
             except BaseException:
                 traceback.print_exc()
                 os._exit(70)
@@ -88,17 +92,22 @@ def strike_everywhere(
             reached = json.loads((work / f"outcome-{at}").read_text())[1]
         elif status != -signal.SIGKILL or kind != "kill":
             raise SystemExit(f"step {at} ended with {status}")
-    return at - 1
+    return at - stride
 
 
 def _child(
-    work: Path, root: Path, at: int, kind: str, act: Callable[[Path], object]
+    work: Path,
+    root: Path,
+    at: int,
+    kind: str,
+    act: Callable[[Path], object],
+    expected: type[Exception],
 ) -> None:
     fault = Fault(root.parent, at, kind)
     try:
         act(root)
         outcome = "done"
-    except LightgenError as error:
+    except expected as error:
         outcome = type(error).__name__
     fault.at = sys.maxsize
     (work / f"outcome-{at}").write_text(json.dumps([outcome, fault.count >= at]))
@@ -113,7 +122,8 @@ def run_driver(driver: str, work: Path, *arguments: str) -> int:
         arguments: What it finds in `sys.argv` behind that folder.
     """
     work.mkdir()
-    folders = [Path(lightgen.__file__).parents[1], Path(__file__).parent]
+    root = Path(lightgen.__file__).parents[1]
+    folders = [root, root / "runtime", Path(__file__).parent]
     done = subprocess.run(
         [sys.executable, "-c", driver, str(work), *arguments],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))},

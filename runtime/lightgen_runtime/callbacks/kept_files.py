@@ -200,7 +200,7 @@ class KeptFiles(Checkpoint):
         try:
             trainer.strategy.on_rank_zero(lambda: link_file(Path(newest), Path(path)))
         except OSError as error:
-            self._warn_of_failure(trainer, path, error)
+            self._warn_of_failure(trainer, CheckpointWriteError(path, error))
             return False
         self.last_model_path = path
         return True
@@ -232,7 +232,7 @@ class KeptFiles(Checkpoint):
             trainer.save_checkpoint(path, self.save_weights_only)
         except CheckpointWriteError as error:
             vars(self).update(former)
-            self._warn_of_failure(trainer, path, error)
+            self._warn_of_failure(trainer, error)
             return False
         except BaseException:
             vars(self).update(former)
@@ -247,11 +247,11 @@ class KeptFiles(Checkpoint):
                 logger.after_save_checkpoint(cast("ModelCheckpoint", self))
         return True
 
-    def _warn_of_failure(self, trainer: Trainer, path: str, error: OSError) -> None:
-        self._failed_saves.append(path)
+    def _warn_of_failure(self, trainer: Trainer, error: CheckpointWriteError) -> None:
+        self._failed_saves.append(error.path)
         rank_zero_warn(
-            f"Step {trainer.global_step}: `{path}` is not saved: {error} The fit goes on, "
-            "former checkpoints stay, and the next save tries again."
+            f"Step {trainer.global_step}: {error} The fit goes on, former checkpoints "
+            "stay, and the next save tries again."
         )
 
     def teardown(

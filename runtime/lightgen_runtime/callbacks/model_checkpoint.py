@@ -264,6 +264,7 @@ class ModelCheckpoint(KeptFiles):
         is_due = self.save_last and not self._last_path_saved and has_trained
         if is_due and not trainer.fast_dev_run:
             self._save_newest(trainer, self._metrics_to_rank(trainer))
+        self._remove(trainer, [])
 
     def _save_at_epoch(self, trainer: Trainer) -> None:
         every = self._every_n_epochs

@@ -155,9 +155,9 @@ def verify(path: AnyPath) -> str | None:
             return "it is empty (0 bytes)"
         if (damage := damage_in(file)) is not None:
             return damage
-        if entry is not None and size < entry["bytes"]:
-            return f"it has {size} of {entry['bytes']} bytes"
         if content_of(file) is None:
+            if entry is not None and size < entry["bytes"]:
+                return f"it has {size} of {entry['bytes']} bytes"
             return "it is truncated, damaged or not a checkpoint of a run"
         # A file replaced since is not the one that the manifest means; it has passed above.
         if entry is None or entry["saved_at"] != _saved_at(path):

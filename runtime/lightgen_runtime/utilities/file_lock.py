@@ -56,8 +56,10 @@ def folder_lock(folder: Path) -> Iterator[None]:
             yield
         finally:
             if descriptor is not None:
-                path.unlink(missing_ok=True)
-                os.close(descriptor)
+                try:
+                    path.unlink(missing_ok=True)
+                finally:
+                    os.close(descriptor)
 
 
 def _acquire(path: Path) -> int | None:

@@ -102,7 +102,7 @@ def test_checkpoint_in_mid_epoch_is_not_written_from_a_broken_model(tmp_path):
     checkpoint = ModelCheckpoint(tmp_path / "c", every_n_train_steps=3, save_top_k=-1)
     with pytest.raises(NonFiniteLossError, match="batch_idx 4"):
         fit(Exploding(4), tmp_path, FiniteLoss(100), checkpoint)
-    assert [p.name for p in (tmp_path / "c").iterdir()] == ["epoch=0-step=3.ckpt"]
+    assert [p.name for p in (tmp_path / "c").glob("*.ckpt")] == ["epoch=0-step=3.ckpt"]
 
 
 def test_checkpoint_of_weights_alone_is_not_written_from_a_broken_model(tmp_path):
@@ -111,7 +111,7 @@ def test_checkpoint_of_weights_alone_is_not_written_from_a_broken_model(tmp_path
     )
     with pytest.raises(NonFiniteLossError, match=r"batch_idx 2 .*epoch=0-step=2\.ckpt"):
         fit(Exploding(2), tmp_path, FiniteLoss(100), checkpoint)
-    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "c").glob("*.ckpt")) == [
         "epoch=0-step=1.ckpt",
         "epoch=0-step=2.ckpt",
     ]
@@ -135,7 +135,7 @@ def test_exception_saves_only_a_model_whose_loss_was_finite(
     )
     with pytest.raises(KeyboardInterrupt):
         fit(Exploding(bad_batch), tmp_path, FiniteLoss(), checkpoint, Interrupting())
-    assert len(list((tmp_path / "c").glob("*"))) == (bad_batch == -1)
+    assert len(list((tmp_path / "c").glob("*.ckpt"))) == (bad_batch == -1)
 
 
 def test_loss_known_to_be_broken_keeps_other_callbacks_from_saving(tmp_path):
