@@ -21,7 +21,11 @@ from lightgen_runtime.callbacks import (
 )
 from lightgen_runtime.loggers import CSVLogger
 from lightgen_runtime.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
-from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.exceptions import (
+    CheckpointNotFoundError,
+    CheckpointWriteError,
+    MisconfigurationException,
+)
 
 
 class Logging(Net):
@@ -296,6 +300,70 @@ def last_that_a_thread_wrote(world: int) -> Any:
     trainer.max_epochs = 2
     trainer.fit(Net(), data, ckpt_path="last")
     return trainer.ckpt_path is not None
+
+
+class Full(TorchCheckpointIO):
+    """A disk that is full in the first epoch."""
+
+    def save_checkpoint(
+        self, checkpoint: Any, path: Any, storage_options: Any = None
+    ) -> None:
+        if checkpoint["epoch"] == 0:
+            raise OSError(28, "No space left on device")
+        super().save_checkpoint(checkpoint, path)
+
+
+@case
+def saves_that_fail(world: int) -> Any:
+    """Where only rank 0 sees the error."""
+    saver = ModelCheckpoint(f"full_{world}", save_last=True)
+    trainer = quiet(
+        world,
+        max_epochs=2,
+        enable_checkpointing=True,
+        callbacks=[saver],
+        plugins=Full(),
+    )
+    trainer.fit(Net(), DataLoader(numbered(8), 2))
+    try:
+        trainer.current_epoch = 0
+        trainer.save_checkpoint(f"full_{world}/mine.ckpt")
+        raised = ""
+    except CheckpointWriteError as error:
+        raised = str(error)
+    return {
+        "failed": len(saver._failed_saves),
+        "best": Path(saver.best_model_path).name,
+        "last": Path(saver.last_model_path).name,
+        "files": sorted(path.name for path in Path(f"full_{world}").glob("*.ckpt")),
+        "raised": raised,
+    }
+
+
+@case
+def words_that_rank_zero_understands(world: int) -> Any:
+    """Each process has a folder of its own, and only the first one's has files."""
+    rank = quiet(world).global_rank
+    folder = Path(f"view_{world}")
+    saver = ModelCheckpoint(folder, save_last=True)
+    trainer = quiet(
+        world,
+        enable_checkpointing=True,
+        default_root_dir=str(folder),
+        callbacks=[saver],
+    )
+    trainer.fit(Net(), DataLoader(numbered(8), 2))
+    saver.last_model_path = saver.best_model_path = ""
+    found = {}
+    for word in ("last", "best", "hpc"):
+        again = ModelCheckpoint(folder if rank == 0 else f"none_{rank}", save_last=True)
+        other = quiet(world, enable_checkpointing=True, callbacks=[again], max_epochs=2)
+        try:
+            other.fit(Net(), DataLoader(numbered(8), 2), ckpt_path=word)
+            found[word] = Path(str(other.ckpt_path)).name
+        except CheckpointNotFoundError as error:
+            found[word] = type(error).__name__
+    return found
 
 
 @case

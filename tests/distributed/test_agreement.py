@@ -138,6 +138,23 @@ def test_other_number_of_processes_goes_on_from_an_epochs_end(results: Run) -> N
         quiet(1, max_epochs=2).fit(Noisy(), data, ckpt_path=inside)
 
 
+def test_save_that_fails_is_every_process_affair(results: Run) -> None:
+    for found in (result["saves_that_fail"] for result in results(2)):
+        assert found["failed"] == 2
+        assert found["best"] == "epoch=1-step=4.ckpt"
+        assert found["last"] == "last.ckpt"
+        assert found["files"] == ["epoch=1-step=4.ckpt", "last.ckpt"]
+
+
+def test_word_for_a_checkpoint_means_what_rank_zero_finds(results: Run) -> None:
+    for found in (result["words_that_rank_zero_understands"] for result in results(2)):
+        assert found == {
+            "last": "last.ckpt",
+            "best": "CheckpointNotFoundError",
+            "hpc": "CheckpointNotFoundError",
+        }
+
+
 @pytest.mark.parametrize(
     "case", ["last_that_a_thread_wrote", "loggers_of_rank_zero_only"]
 )

@@ -14,7 +14,7 @@ from lightgen_runtime.callbacks import ModelCheckpoint
 
 SCORES = (3.0, 1.0, 2.0, 0.5)
 # `make soak` strikes at every step.
-STRIDE = 1 if os.environ.get("LIGHTGEN_SOAK") else 7
+STRIDE = 1 if os.environ.get("LIGHTGEN_SOAK") else 13
 
 
 class Scored(LightningModule):

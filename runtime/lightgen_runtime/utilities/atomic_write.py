@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from lightgen_runtime.utilities.file_lock import try_lock
+from lightgen_runtime.utilities.file_lock import FOLDER_LOCK, try_lock
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 # Where nothing tells whether a file is still being written: no save takes a day.
@@ -53,7 +53,7 @@ def sweep_temporaries(folder: Path) -> None:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if _TEMPORARY.fullmatch(path.name):
+        if _TEMPORARY.fullmatch(path.name) or path.name == FOLDER_LOCK:
             try:
                 _remove_if_abandoned(path)
             except OSError:

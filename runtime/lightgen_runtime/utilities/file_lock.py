@@ -12,6 +12,7 @@ from pathlib import Path
 # Whoever holds a folder's lock writes a small file. After ten seconds, a machine hangs.
 _ATTEMPTS = 2000
 _PAUSE_S = 0.005
+FOLDER_LOCK = ".manifest.lock"
 _threads = threading.Lock()
 
 
@@ -49,7 +50,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     Args:
         folder: Gets a hidden file, which is removed at the end.
     """
-    path = folder / ".manifest.lock"
+    path = folder / FOLDER_LOCK
     with _threads:
         descriptor = _acquire(path)
         try:

@@ -1,0 +1,146 @@
+"""What takes the place of a damaged checkpoint, and that it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import Small, loader, quiet, variant
+
+from lightgen_runtime import Trainer
+from lightgen_runtime.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightgen_runtime.utilities.exceptions import (
+    CheckpointFormatError,
+    CheckpointNotFoundError,
+)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:700])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    # The bytes of the optimizer's or the module's numbers lie behind the pickle.
+    position = content.index(b"data/0") + 80
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+DAMAGES = pytest.mark.parametrize("damage", [truncate, flip, empty])
+
+
+def keeping(folder: Path, epochs: int = 2, **flags: Any) -> Trainer:
+    callback = ModelCheckpoint(folder, save_top_k=-1, save_last=True)
+    return quiet(callbacks=[callback], enable_checkpointing=True, max_epochs=epochs)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    keeping(tmp_path / "c").fit(Small(), loader())
+    return tmp_path / "c"
+
+
+@DAMAGES
+def test_last_gives_way_to_the_newest_valid_one(
+    damage: Callable[[Path], None], folder: Path
+) -> None:
+    damage(folder / "last.ckpt")
+    trainer = keeping(folder, epochs=3)
+    with pytest.warns(UserWarning, match=r"last\.ckpt` is damaged") as told:
+        trainer.fit(Small(), loader(), ckpt_path="last")
+    newest = folder / "epoch=1-step=8.ckpt"
+    assert f"`{newest}` is taken in its place" in str(told[0].message)
+    assert trainer.ckpt_path == str(newest)
+    assert trainer.global_step == 12
+
+
+def test_two_damaged_files_give_way_to_the_third(folder: Path) -> None:
+    truncate(folder / "last.ckpt")
+    flip(folder / "epoch=1-step=8.ckpt")
+    trainer = keeping(folder)
+    with pytest.warns(UserWarning, match=r"step=4\.ckpt` is taken in its place"):
+        trainer.fit(Small(), loader(), ckpt_path="last")
+    assert trainer.global_step == 8
+
+
+def test_nothing_valid_is_an_error(folder: Path) -> None:
+    for path in folder.glob("*.ckpt"):
+        truncate(path)
+    with pytest.raises(CheckpointFormatError, match=r"last\.ckpt.*Name another"):
+        keeping(folder).fit(Small(), loader(), ckpt_path="last")
+
+
+def test_weights_alone_do_for_an_evaluation(folder: Path) -> None:
+    trainer = keeping(folder, epochs=3)
+    trainer.fit(Small(), loader())
+    trainer.save_checkpoint(folder / "weights.ckpt", weights_only=True)
+    truncate(folder / "last.ckpt")
+    truncate(folder / "last-v1.ckpt")
+    with pytest.warns(UserWarning, match=r"weights\.ckpt` is taken"):
+        keeping(folder).test(Small(), loader(), ckpt_path="last", verbose=False)
+    with pytest.warns(UserWarning, match=r"step=12\.ckpt` is taken"):
+        keeping(folder).fit(Small(), loader(), ckpt_path="last")
+
+
+@DAMAGES
+def test_path_stays_an_error_that_names_the_newest_valid_one(
+    damage: Callable[[Path], None], folder: Path
+) -> None:
+    path = folder / "last.ckpt"
+    damage(path)
+    expected = rf"last\.ckpt.*newest valid one beside it is `{folder}.*step=8\.ckpt`"
+    with pytest.raises(CheckpointFormatError, match=expected):
+        keeping(folder).fit(Small(), loader(), ckpt_path=path)
+    with pytest.raises(CheckpointFormatError, match=expected):
+        Small.load_from_checkpoint(path)
+
+
+def test_best_is_never_replaced_by_another(folder: Path) -> None:
+    trainer = keeping(folder)
+    trainer.fit(Small(), loader())
+    truncate(Path(trainer.checkpoint_callback.best_model_path))  # type: ignore
+    with pytest.raises(CheckpointFormatError, match="newest valid one beside it"):
+        trainer.test(ckpt_path="best", dataloaders=loader())
+
+
+def test_what_the_end_of_a_job_left_gives_way_too(folder: Path, tmp_path: Path) -> None:
+    trainer = quiet(default_root_dir=tmp_path)
+    trainer.fit(Small(), loader())
+    for number in (1, 2):
+        trainer.save_checkpoint(tmp_path / f"hpc_ckpt_{number}.ckpt")
+    truncate(tmp_path / "hpc_ckpt_2.ckpt")
+    resumed = quiet(default_root_dir=tmp_path, max_epochs=2)
+    with pytest.warns(UserWarning, match=r"hpc_ckpt_1\.ckpt` is taken"):
+        resumed.fit(Small(), loader(), ckpt_path="hpc")
+    assert resumed.global_step == 8
+
+
+@pytest.mark.filterwarnings("ignore:.*holds the state of callbacks")
+def test_what_an_exception_left_gives_way_too(folder: Path) -> None:
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        raise ZeroDivisionError
+
+    def guarded() -> Trainer:
+        callbacks = [OnExceptionCheckpoint(folder)]
+        return quiet(callbacks=callbacks, enable_checkpointing=True, max_epochs=3)
+
+    with pytest.raises(ZeroDivisionError):
+        guarded().fit(variant(training_step=training_step), loader())
+    truncate(folder / "on_exception.ckpt")
+    trainer = guarded()
+    with pytest.warns(UserWarning, match=r"goes on from|is taken in its place") as told:
+        trainer.fit(Small(), loader())
+    assert "is taken in its place" in str(told[-1].message)
+    assert trainer.global_step == 12
+
+
+def test_missing_path_is_no_matter_of_damage(folder: Path) -> None:
+    with pytest.raises(CheckpointNotFoundError, match=r"No checkpoint at.*none\.ckpt"):
+        keeping(folder).fit(Small(), loader(), ckpt_path=folder / "none.ckpt")
