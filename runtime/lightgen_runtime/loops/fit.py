@@ -215,6 +215,9 @@ def _after_batch(run: Run, schedulers: SchedulerStepper, closed: bool) -> None:
         closed: Whether the batch closed an accumulation window.
     """
     progress, parts = run.progress, run.parts
+    if run.failed_write is not None:
+        tell, run.failed_write = run.failed_write, None
+        tell()
     stepped = progress.batches_that_stepped + 1
     if progress.phase == BATCH_END:
         every = parts.log_every_n_steps
@@ -292,6 +295,8 @@ def _set_horizon(run: Run, feed: Feed, schedulers: SchedulerStepper) -> None:
     if schedulers.plateau_per_step or run.stop_agreed:
         waits.append(1)
     run.horizon = progress.total_batches + max(1, min(waits, default=1))
+    if run.failed_write is not None:
+        run.horizon = 0  # the thread that set it so may have done so meanwhile
 
 
 def _window_length(

@@ -47,6 +47,8 @@ class Run:
         stop_epoch: Set to end the batches of the running epoch.
         on_last_batch: Whether the running batch is its epoch's last.
         extra_epochs: Epochs after `max_epochs` that a callback asked for.
+        failed_write: What raises, or warns of, the error of a thread that writes
+            checkpoints; None if there was none.
         forward_only: Set at an epoch's start to compute its steps and train nothing.
         predicted: What a prediction has collected so far.
         scaling: What scales losses and steps optimizers in `16-mixed`; else None.
@@ -69,6 +71,7 @@ class Run:
         "datamodule",
         "epoch_rng",
         "extra_epochs",
+        "failed_write",
         "forward_only",
         "hooks",
         "horizon",
@@ -138,6 +141,7 @@ class Run:
         self.stop_epoch = False
         self.on_last_batch = False
         self.extra_epochs = 0
+        self.failed_write: Callable[[], None] | None = None
         self.forward_only = False
         self.predicted = Predicted()
         self.resumed: dict[str, Any] | None = None
@@ -194,6 +198,11 @@ class Run:
         if self.parts.strategy.world_size == 1:
             self.stop_agreed = stop
             self.horizon = 0
+
+    def note_failed_write(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called when the running batch is done; any thread may call this."""
+        self.failed_write = tell
+        self.horizon = 0
 
     def take_flags(self, parts: TrainerParts) -> None:
         """Go on under changed flags: the running batch is followed by a look at them."""

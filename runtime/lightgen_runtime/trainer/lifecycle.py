@@ -14,6 +14,7 @@ from lightgen_runtime.core.hook_signatures import check_hook_signatures, hooks_o
 from lightgen_runtime.core.hparams import CLASS_PATH_KEY
 from lightgen_runtime.core.module import LightningModule, attach
 from lightgen_runtime.core.optim import OptimPlan
+from lightgen_runtime.io.async_checkpoint_io import AsyncCheckpointIO
 from lightgen_runtime.io.schema import record_in
 from lightgen_runtime.profilers.base import PassThroughProfiler
 from lightgen_runtime.trainer.build import as_callbacks, ordered
@@ -51,6 +52,8 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
     attach_callbacks(run, module.configure_callbacks())
     _check_hooks(run, fn)
     strategy.setup_environment()
+    if isinstance(strategy.checkpoint_io, AsyncCheckpointIO):
+        strategy.checkpoint_io.on_failure = run.note_failed_write
     _share_folders(run)
     choice = choose()
     trainer.note_ckpt_path(choice.path)

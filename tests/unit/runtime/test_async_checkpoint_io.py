@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_runs import Small, fitted, loader, quiet
 
-from lightgen_runtime.callbacks import ModelCheckpoint
+from lightgen_runtime.callbacks import Callback, ModelCheckpoint
 from lightgen_runtime.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 
 
@@ -34,17 +34,23 @@ class Gated(TorchCheckpointIO):
 
 
 class Full(TorchCheckpointIO):
-    """Has room for one checkpoint."""
+    """Has room for one checkpoint, or for all but the second."""
 
     saved = 0
+    error: Exception = OSError("no space left")
+    made_room = False
 
     def save_checkpoint(
         self, checkpoint: Any, path: Any, storage_options: Any = None
     ) -> None:
         self.saved += 1
-        if self.saved > 1:
-            raise OSError("no space left")
+        if self.saved == 2 or (self.saved > 2 and not self.made_room):
+            raise self.error
         super().save_checkpoint(checkpoint, path)
+
+
+class Broken(Full):
+    error = RuntimeError("wires crossed")
 
 
 def checkpoint(value: float) -> dict[str, Any]:
@@ -119,16 +125,158 @@ def test_fit_ends_with_all_of_its_files(tmp_path: Path) -> None:
             assert torch.equal(ours[name][key], tensor)
 
 
-def test_failed_write_fails_the_fit(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="no space left"):
-        fitted(
-            Small(),
-            plugins=AsyncCheckpointIO(Full()),
-            max_epochs=2,
-            callbacks=ModelCheckpoint(tmp_path, save_top_k=-1),
-            enable_checkpointing=True,
-        )
-    assert len(list(tmp_path.glob("*.ckpt"))) == 1
+def fit_saving_each_epoch(io: AsyncCheckpointIO, folder: Path, **options: Any) -> Any:
+    return fitted(
+        Small(),
+        plugins=io,
+        max_epochs=4,
+        callbacks=ModelCheckpoint(folder, **options),
+        enable_checkpointing=True,
+    )
+
+
+def test_full_disk_is_a_warning_and_the_fit_goes_on(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="could not be written: no space") as told:
+        trainer = fit_saving_each_epoch(AsyncCheckpointIO(Full()), tmp_path)
+    assert [f"epoch={n}" in str(told[n - 1].message) for n in (1, 2, 3)] == [True] * 3
+    assert trainer.current_epoch == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch=0-step=4.ckpt"]
+
+
+def test_disk_that_has_room_again_is_written_to(tmp_path: Path) -> None:
+    full = Full()
+    full.made_room = True
+    with pytest.warns(UserWarning, match="no space"):
+        fit_saving_each_epoch(AsyncCheckpointIO(full), tmp_path)
+    # The first stays for want of the second; the third took nobody's place.
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["epoch=0-step=4.ckpt", "epoch=3-step=16.ckpt"]
+
+
+def test_write_that_fails_for_another_reason_fails_the_fit(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="wires crossed"):
+        fit_saving_each_epoch(AsyncCheckpointIO(Broken()), tmp_path, save_top_k=-1)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+class Saving(Callback):
+    """Saves behind batch 1; lets the writing end, or fail, in batch 3 and no sooner."""
+
+    def __init__(self, path: Path, gated: Gated) -> None:
+        self.path = path
+        self.gated = gated
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == 3:
+            self.gated.open.set()
+            trainer.strategy.checkpoint_io._last.result()
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == 1:
+            trainer.save_checkpoint(self.path)
+
+
+class FailingGated(Gated):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def save_checkpoint(
+        self, checkpoint: Any, path: Any, storage_options: Any = None
+    ) -> None:
+        assert self.open.wait(60)
+        raise self.error
+
+
+def test_failure_ends_the_fit_behind_the_running_batch(tmp_path: Path) -> None:
+    steps = []
+
+    class Counting(Small):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            steps.append(batch_idx)
+            return super().training_step(batch, batch_idx)
+
+    gated = FailingGated(RuntimeError("wires crossed"))
+    trainer = quiet(
+        plugins=AsyncCheckpointIO(gated),
+        callbacks=Saving(tmp_path / "x.ckpt", gated),
+        log_every_n_steps=1000,
+    )
+    with pytest.raises(RuntimeError, match="wires crossed") as caught:
+        trainer.fit(Counting(), loader(100))
+    assert steps == [0, 1, 2, 3]
+    assert not getattr(caught.value, "__notes__", [])  # it is told once
+    assert trainer.interrupted
+
+
+def test_full_disk_is_told_behind_the_running_batch(tmp_path: Path) -> None:
+    told_at = []
+
+    class Listening(Small):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            told_at.append((batch_idx, len(record)))
+
+    gated = FailingGated(OSError("no space left"))
+    trainer = quiet(
+        plugins=AsyncCheckpointIO(gated),
+        callbacks=Saving(tmp_path / "x.ckpt", gated),
+        log_every_n_steps=1000,
+    )
+    with pytest.warns(UserWarning, match="no space left") as record:
+        trainer.fit(Listening(), loader(12))
+    assert told_at == [(0, 0), (1, 0), (2, 0), (3, 0), (4, 1), (5, 1)]
+
+
+def test_second_save_waits_for_the_first(tmp_path: Path) -> None:
+    gated = Gated()
+    io = AsyncCheckpointIO(gated)
+    io.save_checkpoint(checkpoint(1.0), tmp_path / "a.ckpt")
+    second = threading.Thread(
+        target=io.save_checkpoint, args=(checkpoint(2.0), tmp_path / "b.ckpt")
+    )
+    second.start()
+    second.join(0.2)
+    assert second.is_alive()
+    gated.open.set()
+    second.join(60)
+    io.teardown()
+    assert gated.done == ["saved a.ckpt", "saved b.ckpt"]
+    assert io.load_checkpoint(tmp_path / "a.ckpt")["state_dict"]["w"] == 1.0
+    assert io.load_checkpoint(tmp_path / "b.ckpt")["state_dict"]["w"] == 2.0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), ValueError()])
+def test_run_that_ends_badly_has_its_files_all_the_same(
+    error: BaseException, tmp_path: Path
+) -> None:
+    gated = Gated()
+
+    class Ending(Small):
+        def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 2:
+                threading.Timer(0.2, gated.open.set).start()
+                raise error
+
+    trainer = quiet(
+        plugins=AsyncCheckpointIO(gated), callbacks=Saving(tmp_path / "x.ckpt", gated)
+    )
+    with pytest.raises(type(error)):
+        trainer.fit(Ending(), loader(100))
+    assert gated.done == ["saved x.ckpt"]
+
+
+def test_process_without_a_checkpoint_to_write_has_no_thread(tmp_path: Path) -> None:
+    before = threading.active_count()
+    io = AsyncCheckpointIO()
+    assert threading.active_count() == before
+    io.save_checkpoint(checkpoint(1.0), tmp_path / "a.ckpt")
+    assert threading.active_count() == before + 1
+    io.teardown()
+    assert threading.active_count() == before
 
 
 def test_trainer_goes_on_after_a_run(tmp_path: Path) -> None:
