@@ -20,7 +20,11 @@ from lightgen_runtime.callbacks import (
     ModelCheckpoint,
 )
 from lightgen_runtime.loggers import CSVLogger
-from lightgen_runtime.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
+from lightgen_runtime.plugins.io import (
+    AsyncCheckpointIO,
+    DistributedCheckpointIO,
+    TorchCheckpointIO,
+)
 from lightgen_runtime.utilities.exceptions import (
     CheckpointNotFoundError,
     CheckpointWriteError,
@@ -364,6 +368,30 @@ def words_that_rank_zero_understands(world: int) -> Any:
         except CheckpointNotFoundError as error:
             found[word] = type(error).__name__
     return found
+
+
+@case
+def folders_that_all_write(world: int) -> Any:
+    """A fit in two parts, by a folder that threads of all processes have written."""
+    data = DataLoader(numbered(8 * world), 2, shuffle=True)
+
+    def run(epochs: int, **more: Any) -> Net:
+        L.seed_everything(6, verbose=False)
+        module = Net()
+        trainer = quiet(
+            world,
+            max_epochs=epochs,
+            enable_checkpointing=True,
+            callbacks=[ModelCheckpoint(f"folders_{world}", save_last=True)],
+            plugins=AsyncCheckpointIO(DistributedCheckpointIO()),
+        )
+        trainer.fit(module, data, **more)
+        return module
+
+    run(1)
+    resumed = digest(run(2, ckpt_path="last"))
+    names = sorted(path.name for path in Path(f"folders_{world}").iterdir())
+    return [resumed == digest(run(2)), names]
 
 
 @case

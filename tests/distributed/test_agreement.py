@@ -160,3 +160,12 @@ def test_word_for_a_checkpoint_means_what_rank_zero_finds(results: Run) -> None:
 )
 def test_every_process_goes_on(case: str, results: Run) -> None:
     assert [result[case] for result in results(2)] == [True, True]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_folders_that_all_write_resume_exactly(world: int, results: Run) -> None:
+    for found in (result["folders_that_all_write"] for result in results(world)):
+        same, names = found
+        assert same
+        assert names[-1] == "last.ckpt"
+        assert not [name for name in names if name.startswith(".")]

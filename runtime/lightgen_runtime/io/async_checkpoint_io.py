@@ -13,6 +13,7 @@ from lightgen_runtime.io.checkpoint_io import (
     MapLocation,
     TorchCheckpointIO,
 )
+from lightgen_runtime.io.distributed_checkpoint_io import DistributedCheckpointIO
 from lightgen_runtime.io.host_copies import HostCopies
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
@@ -53,11 +54,18 @@ class AsyncCheckpointIO(CheckpointIO):
         self._failures: list[tuple[str, Exception]] = []
         self._replacement_failed = False
 
+    @property
+    def writes_from_all_processes(self) -> bool:
+        """Whether every process saves, and not only the first."""
+        return self.checkpoint_io.writes_from_all_processes
+
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Copy `checkpoint`, and write it to `path` soon."""
         self._finish()
+        if isinstance(self.checkpoint_io, DistributedCheckpointIO):
+            checkpoint = self.checkpoint_io.own_part(checkpoint)
         copied = self._copies.copy(checkpoint)
         self._soon(partial(self._save, copied, path, storage_options))
 

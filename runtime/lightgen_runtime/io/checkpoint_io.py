@@ -41,7 +41,13 @@ class CheckpointIO(ABC):
     """Store, read and remove checkpoints; subclass it for another kind of storage.
 
     `Trainer(plugins=[MyCheckpointIO()])` has it write and read all checkpoints.
+
+    Attributes:
+        writes_from_all_processes: Whether every process takes part in saving, not only
+            the first one.
     """
+
+    writes_from_all_processes: bool = False
 
     @abstractmethod
     def save_checkpoint(

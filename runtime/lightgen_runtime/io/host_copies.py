@@ -6,7 +6,6 @@ filling it; so that of the last copy is filled again.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightgen_runtime.io.named_tensors import is_spread
 from lightgen_runtime.utilities.map_parts import map_parts
 
 # No element of a tensor is larger, so a piece of memory that begins at a multiple can be
@@ -125,23 +125,21 @@ class HostCopies:
 
 def _on_device(tensor: Tensor) -> Tensor:
     """Return what this process holds of a tensor, which may be spread over several."""
-    # Where nobody has imported it there is none.
-    spread = sys.modules.get("torch.distributed.tensor")
     tensor = tensor.detach()
-    if spread is not None and isinstance(tensor, spread.DTensor):
-        local: Tensor = tensor.to_local()
-        return local
-    return tensor
+    if not is_spread(tensor):
+        return tensor
+    part: Tensor = tensor.to_local()  # type: ignore[attr-defined]
+    return part
 
 
 def _like(original: Tensor, copy: Tensor) -> Tensor:
     """Return this process's part as what the original is."""
-    spread = sys.modules.get("torch.distributed.tensor")
-    if spread is not None and isinstance(original, spread.DTensor):
-        # Not `from_local`, which would move the copy back to the mesh's device.
-        whole: Tensor = spread.DTensor(copy, original._spec, requires_grad=False)
-        return whole
-    return copy
+    if not is_spread(original):
+        return copy
+    from torch.distributed.tensor import DTensor
+
+    # Not `from_local`, which would move the copy back to the mesh's device.
+    return DTensor(copy, original._spec, requires_grad=False)  # type: ignore[attr-defined,no-untyped-call]
 
 
 def _is_plain(tensor: Tensor) -> bool:

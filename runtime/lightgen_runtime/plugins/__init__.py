@@ -3,6 +3,7 @@
 from lightgen_runtime.plugins.io import (
     AsyncCheckpointIO,
     CheckpointIO,
+    DistributedCheckpointIO,
     TorchCheckpointIO,
 )
 from lightgen_runtime.plugins.precision import (
@@ -15,6 +16,7 @@ from lightgen_runtime.plugins.precision import (
 __all__ = [
     "AsyncCheckpointIO",
     "CheckpointIO",
+    "DistributedCheckpointIO",
     "DoublePrecision",
     "HalfPrecision",
     "MixedPrecision",

@@ -194,12 +194,14 @@ class Strategy(ABC):
         filepath: str | Path,
         storage_options: Any = None,
     ) -> None:
-        """Write a checkpoint, from the one process that writes.
+        """Write a checkpoint: from one process, or from all if the `CheckpointIO` says so.
+
+        Collective in the second case: every process calls it.
 
         Raises:
             OSError: It cannot be written.
         """
-        if self.is_global_zero:
+        if self.is_global_zero or self.checkpoint_io.writes_from_all_processes:
             self.checkpoint_io.save_checkpoint(
                 checkpoint, filepath, storage_options=storage_options
             )

@@ -198,7 +198,7 @@ def _last(trainer: Trainer) -> str | None:
 
 
 def _newest(paths: list[str]) -> str | None:
-    there = [path for path in paths if path and location.is_file(path)]
+    there = [path for path in paths if path and location.exists(path)]
     return max(there, key=location.modified_at, default=None)
 
 

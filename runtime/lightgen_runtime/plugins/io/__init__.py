@@ -1,5 +1,15 @@
 """How checkpoints are stored."""
 
-from lightgen_runtime.io import AsyncCheckpointIO, CheckpointIO, TorchCheckpointIO
+from lightgen_runtime.io import (
+    AsyncCheckpointIO,
+    CheckpointIO,
+    DistributedCheckpointIO,
+    TorchCheckpointIO,
+)
 
-__all__ = ["AsyncCheckpointIO", "CheckpointIO", "TorchCheckpointIO"]
+__all__ = [
+    "AsyncCheckpointIO",
+    "CheckpointIO",
+    "DistributedCheckpointIO",
+    "TorchCheckpointIO",
+]

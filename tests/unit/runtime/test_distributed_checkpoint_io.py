@@ -1,0 +1,400 @@
+"""Checkpoints as folders, in one process: what is written is what is read, and safely."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import Small, fitted, loader, quiet
+from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
+    Metadata,
+    TensorStorageMetadata,
+)
+
+from lightgen_runtime.callbacks import ModelCheckpoint
+from lightgen_runtime.io import (
+    AsyncCheckpointIO,
+    DistributedCheckpointIO,
+    TorchCheckpointIO,
+    consolidate,
+)
+from lightgen_runtime.utilities.exceptions import (
+    CheckpointFormatError,
+    CheckpointMismatchError,
+    CheckpointNotFoundError,
+    MisconfigurationException,
+)
+
+
+def checkpoint() -> dict[str, Any]:
+    big = torch.arange(60.0)
+    return {
+        "state_dict": {"layer.weight": big.view(6, 10).t(), "layer.bias": big[3:9]},
+        "optimizer_states": [{"state": {0: {"step": torch.tensor(3.0)}}}],
+        # Two tensors that the same words lead to.
+        "a.b": torch.zeros(2),
+        "a": {"b": torch.ones(2)},
+        "kinds": [
+            torch.rand(3).to(torch.bfloat16),
+            torch.rand(2, dtype=torch.complex64),
+            torch.empty(0, 4),
+            torch.tensor([True, False]),
+            torch.eye(3).to_sparse(),
+        ],
+        "plain": {"epoch": 3, "text": "x", "pair": (1, None), "set": {1, 2}, 5: 6.0},
+    }
+
+
+def assert_same(one: Any, other: Any) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert (one.dtype, one.shape, one.layout) == (
+            other.dtype,
+            other.shape,
+            other.layout,
+        )
+        assert torch.equal(one.to_dense(), other.to_dense())
+    elif isinstance(one, dict):
+        assert list(one) == list(other)
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_same(*pair)
+    else:
+        assert one == other
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    DistributedCheckpointIO().save_checkpoint(checkpoint(), tmp_path / "x.ckpt")
+    return tmp_path / "x.ckpt"
+
+
+def load(path: Path) -> dict[str, Any]:
+    return DistributedCheckpointIO().load_checkpoint(path)
+
+
+def refusal_of(path: Path) -> str:
+    with pytest.raises(CheckpointFormatError) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+# ---- what is written ----
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_is_read_is_what_was_written(wrapped: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    io: Any = DistributedCheckpointIO()
+    io = AsyncCheckpointIO(io) if wrapped else io
+    torch.manual_seed(0)
+    io.save_checkpoint(checkpoint(), tmp_path / "x.ckpt")
+    io.teardown()
+    torch.manual_seed(0)
+    assert_same(io.load_checkpoint(tmp_path / "x.ckpt"), checkpoint())
+    assert [path.name for path in tmp_path.iterdir()] == ["x.ckpt"]
+
+
+def test_folder_becomes_an_ordinary_file(folder: Path) -> None:
+    path = folder.parent / "whole.ckpt"
+    consolidate(folder, path)
+    assert_same(TorchCheckpointIO().load_checkpoint(path), load(folder))
+    assert_same(load(path), load(folder))  # which is read as well
+
+
+def test_folder_names_no_path_of_the_machine(folder: Path) -> None:
+    for path in folder.iterdir():
+        assert str(folder.parent).encode() not in path.read_bytes()
+
+
+def test_folder_is_replaced_and_removed(folder: Path) -> None:
+    io = DistributedCheckpointIO()
+    io.save_checkpoint({"state_dict": {"w": torch.ones(1)}}, folder)
+    assert load(folder)["state_dict"] == {"w": 1.0}
+    assert list(folder.parent.iterdir()) == [folder]
+    io.remove_checkpoint(folder)
+    assert list(folder.parent.iterdir()) == []
+    io.remove_checkpoint(folder)  # is gone already
+
+
+def test_ordinary_file_is_replaced_and_removed(tmp_path: Path) -> None:
+    io, path = DistributedCheckpointIO(), tmp_path / "x.ckpt"
+    path.touch()
+    io.save_checkpoint({"state_dict": {}}, path)
+    assert load(path) == {"state_dict": {}}
+    assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "file").touch()
+    io.remove_checkpoint(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_storage_options_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MisconfigurationException, match="storage_options"):
+        DistributedCheckpointIO().save_checkpoint({}, tmp_path / "x", {"a": 1})
+
+
+def test_weights_go_back_into_a_module(tmp_path: Path) -> None:
+    io = DistributedCheckpointIO()
+    module, other = Small(), Small()
+    io.save_checkpoint({"state_dict": module.state_dict(), "epoch": 1}, tmp_path / "x")
+    with torch.no_grad():
+        other.layer.weight.zero_()
+    io.load_into(tmp_path / "x", {"state_dict": other.state_dict()})
+    assert torch.equal(other.layer.weight, module.layer.weight)
+    wrong = {"state_dict": {"layer.weight": torch.zeros(2, 2)}}
+    with pytest.raises(CheckpointMismatchError, match=r"\(1, 4\)"):
+        io.load_into(tmp_path / "x", wrong)
+    with pytest.raises(CheckpointMismatchError, match="none"):
+        io.load_into(tmp_path / "x", {"typo": torch.zeros(2, 2)})
+    with pytest.raises(CheckpointNotFoundError):
+        io.load_into(tmp_path / "y", wrong)
+
+
+def test_fit_goes_on_from_a_folder(tmp_path: Path) -> None:
+    whole = Small()
+    fitted(whole, max_epochs=3)
+
+    def part(epochs: int, **more: Any) -> Small:
+        module = Small()
+        trainer = quiet(
+            max_epochs=epochs,
+            plugins=AsyncCheckpointIO(DistributedCheckpointIO()),
+            callbacks=ModelCheckpoint(tmp_path, save_last=True),
+            enable_checkpointing=True,
+        )
+        trainer.fit(module, loader(), loader(4), **more)
+        return module
+
+    part(1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "epoch=0-step=4.ckpt",
+        "last.ckpt",
+    ]
+    resumed = part(3, ckpt_path="last")
+    assert torch.equal(resumed.layer.weight, whole.layer.weight)
+
+
+# ---- what is damaged ----
+
+
+@pytest.mark.parametrize("name", [".metadata", "checkpoint.pt", "__0_0.distcp"])
+def test_folder_that_lacks_a_file_is_no_checkpoint(name: str, folder: Path) -> None:
+    (folder / name).unlink()
+    if name == "__0_0.distcp":
+        with pytest.raises(FileNotFoundError):
+            load(folder)
+    else:
+        assert name in refusal_of(folder)
+
+
+def test_nothing_at_the_path_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointNotFoundError):
+        load(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize("into", [False, True])
+def test_flipped_bit_is_found(into: bool, folder: Path) -> None:
+    path = folder / "__0_0.distcp"
+    content = bytearray(path.read_bytes())
+    place = bytes(content).index(torch.arange(60.0).numpy().tobytes()[:24])
+    content[place + 9] ^= 1
+    path.write_bytes(content)
+    if not into:
+        assert "__0_0.distcp" in refusal_of(folder)
+        return
+    state = {"state_dict": {"layer.bias": torch.zeros(6)}}
+    DistributedCheckpointIO().load_into(folder, state)  # the bit is not among these
+    state = {"state_dict": {"layer.weight": torch.zeros(10, 6)}}
+    with pytest.raises(CheckpointFormatError, match=r"__0_0\.distcp"):
+        DistributedCheckpointIO().load_into(folder, state)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 1000, -3])
+@pytest.mark.parametrize("name", [".metadata", "checkpoint.pt", "__0_0.distcp"])
+def test_file_cut_short_is_found(name: str, kept: int, folder: Path) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:kept])
+    with pytest.raises(CheckpointFormatError):
+        load(folder)
+
+
+# ---- what is malicious ----
+
+
+class Runs:
+    """Pickled as a call that leaves a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+def metadata_of(folder: Path) -> Metadata:
+    found = pickle.loads((folder / ".metadata").read_bytes())
+    assert isinstance(found, Metadata)
+    return found
+
+
+def rewrite(folder: Path, metadata: Any) -> None:
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+
+
+@pytest.mark.parametrize("place", ["whole", "key", "planner", "storage", "meta"])
+def test_code_in_the_metadata_never_runs(place: str, folder: Path) -> None:
+    mark = folder / "ran"
+    metadata: Any = metadata_of(folder)
+    if place == "whole":
+        metadata = Runs(mark)
+    elif place == "key":
+        metadata.state_dict_metadata["x"] = Runs(mark)
+    elif place == "planner":
+        metadata.planner_data = Runs(mark)
+    elif place == "storage":
+        metadata.storage_data["x"] = Runs(mark)
+    else:
+        metadata.storage_meta = Runs(mark)
+    rewrite(folder, metadata)
+    assert "mkdir" in refusal_of(folder)
+    with pytest.raises(CheckpointFormatError):
+        DistributedCheckpointIO().load_into(folder, {"a.b": torch.zeros(2)})
+    assert not mark.exists()
+
+
+def test_entry_that_is_a_pickle_itself_is_refused(folder: Path) -> None:
+    metadata = metadata_of(folder)
+    metadata.state_dict_metadata["a.b"] = BytesStorageMetadata()
+    rewrite(folder, metadata)
+    assert "BytesStorageMetadata" in refusal_of(folder)
+
+
+def test_tensor_outside_of_the_folder_is_refused(folder: Path) -> None:
+    metadata = metadata_of(folder)
+    for where in metadata.storage_data.values():
+        where.relative_path = f"../{folder.name}/{where.relative_path}"
+    rewrite(folder, metadata)
+    assert ".." in refusal_of(folder)
+
+
+def test_metadata_cannot_change_a_class(folder: Path) -> None:
+    # The class itself, then attributes for what lies below on the stack.
+    instructions = (
+        b"ctorch.distributed.checkpoint.metadata\nTensorStorageMetadata\n"
+        b"(N(dV__doc__\nVchanged\nstb."
+    )
+    (folder / ".metadata").write_bytes(instructions)
+    before = TensorStorageMetadata.__doc__
+    assert "changes what is no record" in refusal_of(folder)
+    assert TensorStorageMetadata.__doc__ == before
+
+
+def test_other_things_in_the_metadata_are_refused(folder: Path) -> None:
+    for other in (3, {"a": 1}, Metadata({"x": 3})):  # type: ignore[dict-item]
+        rewrite(folder, other)
+        refusal_of(folder)
+
+
+def test_code_in_the_plain_file_never_runs(folder: Path) -> None:
+    torch.save({"state_dict": Runs(folder / "ran")}, folder / "checkpoint.pt")
+    with pytest.raises(CheckpointFormatError):
+        load(folder)
+    assert not (folder / "ran").exists()
+
+
+# ---- what is interrupted ----
+
+KILLED = """
+import os, signal, sys, torch
+from lightgen_runtime.io import DistributedCheckpointIO
+from lightgen_runtime.io import sharded_folder
+from pathlib import Path
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+original = Path.rename
+def rename(self, target):
+    if self.name.endswith(".part"):
+        die()
+    return original(self, target)
+places = {
+    "data": (sharded_folder.FileSystemWriter, "finish", die),
+    "plain": (sharded_folder, "atomic_write", die),
+    "between": (Path, "rename", rename),
+    "after": (sharded_folder, "_sync_folder", die),
+}
+torch.set_num_threads(1)
+for moment, place in places.items():
+    path = Path(sys.argv[1], moment, "last.ckpt")
+    DistributedCheckpointIO().save_checkpoint({"state_dict": {"w": 0}}, path)
+    child = os.fork()
+    if not child:
+        setattr(*place)
+        DistributedCheckpointIO().save_checkpoint({"state_dict": {"w": 1}}, path)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes to kill")
+def test_killed_while_replacing_a_folder(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=True)
+    for moment in ("data", "plain", "between", "after"):
+        path = tmp_path / moment / "last.ckpt"
+        assert len(list(path.parent.iterdir())) > 1, "it was not killed in between"
+        assert load(path)["state_dict"] == {"w": int(moment == "after")}
+        # The next save leaves nothing of it.
+        DistributedCheckpointIO().save_checkpoint({"state_dict": {"w": 2}}, path)
+        assert load(path)["state_dict"] == {"w": 2}
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_failed_write_leaves_the_folder_as_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightgen_runtime.io import sharded_folder
+
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sharded_folder.FileSystemWriter, "write_data", full)
+    with pytest.raises(OSError, match="No space left"):
+        DistributedCheckpointIO().save_checkpoint({"state_dict": {}}, folder)
+    assert list(folder.parent.iterdir()) == [folder]
+    load(folder)
+
+
+def test_memory_of_consolidating_is_that_of_the_state(tmp_path: Path) -> None:
+    if sys.platform != "linux":
+        pytest.skip("reads /proc")
+    size = 64 * 2**20
+    state = {"state_dict": {str(i): torch.ones(size // 32) for i in range(8)}}
+    DistributedCheckpointIO().save_checkpoint(state, tmp_path / "x")
+    program = f"""
+import torch
+from lightgen_runtime.io import consolidate, DistributedCheckpointIO
+from lightgen_runtime.io import sharded_folder
+def peak():
+    status = open("/proc/self/status").read()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+small = {{"state_dict": {{"w": torch.ones(3)}}}}
+DistributedCheckpointIO().save_checkpoint(small, {str(tmp_path / "small")!r})
+consolidate({str(tmp_path / "small")!r}, {str(tmp_path / "small.ckpt")!r})
+before = peak()
+consolidate({str(tmp_path / "x")!r}, {str(tmp_path / "x.ckpt")!r})
+print(peak() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout.split()[-1]) < 1.25 * size
