@@ -61,7 +61,7 @@ soak: .venv/.installed ## the drawn tests, many times longer: about an hour
 	LIGHTGEN_KILLS=500 $(BIN)/python -m pytest --timeout 3000 tests/fault/test_killed_fit.py
 	LIGHTGEN_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) --timeout 3000 tests/fault
 
-bench: .venv/.installed ## start-up, step times beside the peers, memory: writes docs/benchmarks.md
+bench: .venv/.installed ## start-up, steps and checkpoints beside the peers, memory: writes docs/benchmarks.md
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/page.py

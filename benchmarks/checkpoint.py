@@ -123,20 +123,21 @@ def lightning_io() -> Any:
     return io
 
 
-def in_background() -> dict[str, Save]:
-    """Return the ways to save while training goes on, beside `torch.save`."""
+def lightning_async() -> Save:
     theirs = lightning_io()
-    return {
-        BY_HAND: torch.save,
-        OURS_ASYNC: InThread(ours.AsyncCheckpointIO, ours.TorchCheckpointIO).save,
-        OURS_ASYNC_FOLDER: InThread(
-            ours.AsyncCheckpointIO, ours.DistributedCheckpointIO
-        ).save,
-        "Lightning's `AsyncCheckpointIO`": InThread(
-            theirs.AsyncCheckpointIO, theirs.TorchCheckpointIO
-        ).save,
-        "`dcp.async_save`": dcp_async,
-    }
+    return InThread(theirs.AsyncCheckpointIO, theirs.TorchCheckpointIO).save
+
+
+# Ways to save while training goes on, beside `torch.save`; each is made when it is used.
+IN_BACKGROUND: dict[str, Callable[[], Save]] = {
+    BY_HAND: lambda: torch.save,
+    OURS_ASYNC: lambda: (InThread(ours.AsyncCheckpointIO, ours.TorchCheckpointIO).save),
+    OURS_ASYNC_FOLDER: lambda: (
+        InThread(ours.AsyncCheckpointIO, ours.DistributedCheckpointIO).save
+    ),
+    "Lightning's `AsyncCheckpointIO`": lightning_async,
+    "`dcp.async_save`": lambda: dcp_async,
+}
 
 
 def at_once() -> dict[str, Save]:
@@ -232,8 +233,8 @@ def quietly() -> Iterator[Path]:
 
 def measure(
     quick: bool, show: Callable[[Comparison], None] = lambda _: None
-) -> tuple[list[Comparison], list[Extra]]:
-    """Compare everything, and find out how much memory each way takes.
+) -> list[Comparison]:
+    """Compare saving in the background, saving at once, and loading.
 
     Args:
         quick: Few rounds, with a small model.
@@ -244,9 +245,10 @@ def measure(
     found = []
     with quietly() as folder:
         state = make_state(quick)
+        background = {name: make() for name, make in IN_BACKGROUND.items()}
         for title, saves in (
-            ("training waits while saving in the background", in_background()),
-            ("saving at once", at_once()),
+            ("save in the background: training waits", background),
+            ("save at once", at_once()),
         ):
             ways = {
                 name: partial(timed_save, save, state, folder / "x.ckpt")
@@ -258,10 +260,15 @@ def measure(
             name: partial(timed_load, load)
             for name, load in loaders(state, folder).items()
         }
-        found.append(compared("loading", loads, rounds))
+        found.append(compared("load", loads, rounds))
         show(found[-1])
-    names = [name for name in in_background() if sys.platform == "linux"]
-    return found, [Extra(name, memory_of(name, quick)) for name in names]
+    return found
+
+
+def memory(quick: bool) -> list[Extra]:
+    """Return what each way to save takes beside the state; nothing but on Linux."""
+    names = IN_BACKGROUND if sys.platform == "linux" else ()
+    return [Extra(name, memory_of(name, quick)) for name in names]
 
 
 def memory_of(name: str, quick: bool) -> float:
@@ -275,7 +282,7 @@ def copies_while_saving(name: str, quick: bool) -> float:
     """Save twice without a pause; return the peak beside the state, in sizes of it."""
     one_thread()
     with quietly() as folder:
-        save = in_background()[name]
+        save = IN_BACKGROUND[name]()
         small = {"state_dict": {}, "optimizer_states": [{"state": {}}]}
         (save(small, folder / "small.ckpt") or bool)()  # imports and threads
         state = make_state(quick)
@@ -306,9 +313,9 @@ def main() -> None:
     if options.memory:
         print(copies_while_saving(options.memory, options.quick))
         return
-    _, extras = measure(options.quick, show)
+    measure(options.quick, show)
     print("\nmemory beside the state, two saves without a pause")
-    for extra in extras:
+    for extra in memory(options.quick):
         print(f"  {extra.name:<45} {extra.copies:.2f} times the state")
 
 

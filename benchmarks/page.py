@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import checkpoint
 import choices
 import memory
 import step_overhead
@@ -74,6 +75,7 @@ def main() -> None:
     rounds = step_overhead.ROUNDS_IF_QUICK if quick else step_overhead.ROUNDS
     rows = step_overhead.measure(rounds, show=step_overhead.show)
     single, whole = choices.measure(quick, choices.show)
+    checkpoints = checkpoint.measure(quick, choices.show)
 
     names = [OURS, *(n for n in rows[0].cells if n not in (BY_HAND, OURS))]
     page = (FOLDER / "page.md").read_text(encoding="utf-8")
@@ -87,6 +89,8 @@ def main() -> None:
         calls=calls(rows, names),
         single=comparisons(single),
         whole=comparisons(whole),
+        checkpoints=comparisons(checkpoints),
+        copies=table([e.name, f"{e.copies:.2f}"] for e in checkpoint.memory(quick)),
         steps=held.steps,
         first=held.resident[0],
         last=held.resident[-1],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -51,8 +52,9 @@ class AsyncCheckpointIO(CheckpointIO):
         self._copies = HostCopies()
         self._thread: ThreadPoolExecutor | None = None
         self._last: Future[None] | None = None
-        self._failures: list[tuple[str, Exception]] = []
-        self._replacement_failed = False
+        self._failures: deque[tuple[str, Exception]] = deque()
+        self._number = 0  # of the newest save
+        self._failed_number = -1
 
     @property
     def writes_from_all_processes(self) -> bool:
@@ -67,11 +69,12 @@ class AsyncCheckpointIO(CheckpointIO):
         if isinstance(self.checkpoint_io, DistributedCheckpointIO):
             checkpoint = self.checkpoint_io.own_part(checkpoint)
         copied = self._copies.copy(checkpoint)
-        self._soon(partial(self._save, copied, path, storage_options))
+        self._number += 1
+        self._soon(partial(self._save, self._number, copied, path, storage_options))
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove the checkpoint at `path` once all before it is written."""
-        self._soon(partial(self._remove, path))
+        self._soon(partial(self._remove, self._number, path))
 
     def load_checkpoint(
         self,
@@ -100,10 +103,12 @@ class AsyncCheckpointIO(CheckpointIO):
         Raises:
             Exception: What the `CheckpointIO` raised in the thread.
         """
-        failures, self._failures = self._failures, []
-        self._replacement_failed = False
         fatal = None
-        for what, error in failures:
+        while self._failures:
+            what, error = self._failures.popleft()
+            self._number += (
+                1  # what is removed from here on lost its place to no failure
+            )
             if self.on_failure is not None and isinstance(error, OSError):
                 rank_zero_warn(
                     f"{what}: {error}. The run goes on; what the file was to replace "
@@ -127,18 +132,20 @@ class AsyncCheckpointIO(CheckpointIO):
 
     # In the thread.
 
-    def _save(self, checkpoint: dict[str, Any], path: str | Path, options: Any) -> None:
+    def _save(
+        self, number: int, checkpoint: dict[str, Any], path: str | Path, options: Any
+    ) -> None:
         try:
             self.checkpoint_io.save_checkpoint(
                 checkpoint, path, storage_options=options
             )
         except Exception as error:
-            self._replacement_failed = True
+            self._failed_number = number
             self._note_failure(f"`{path}` could not be written", error)
 
-    def _remove(self, path: str | Path) -> None:
-        if self._replacement_failed:
-            return
+    def _remove(self, number: int, path: str | Path) -> None:
+        if number == self._failed_number:
+            return  # it would have made room for what was not written
         try:
             self.checkpoint_io.remove_checkpoint(path)
         except Exception as error:

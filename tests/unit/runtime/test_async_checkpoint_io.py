@@ -99,6 +99,31 @@ def test_nothing_is_removed_after_a_failed_write(tmp_path: Path) -> None:
     io.teardown()  # the error was told
 
 
+def test_nothing_is_removed_though_the_failure_was_told_before(tmp_path: Path) -> None:
+    class Waiting(Full):
+        def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            if self.saved == 1:
+                assert asked_for.wait(60)
+            super().save_checkpoint(*args, **kwargs)
+
+    asked_for = threading.Event()
+    io = AsyncCheckpointIO(Waiting())
+    io.on_failure = lambda tell: tell()  # before the thread goes on
+    io.save_checkpoint(checkpoint(0.0), tmp_path / "old.ckpt")
+    io.save_checkpoint(checkpoint(1.0), tmp_path / "new.ckpt")
+    io.remove_checkpoint(tmp_path / "old.ckpt")
+
+    def load_when_failed() -> None:
+        asked_for.set()
+        io.load_checkpoint(tmp_path / "old.ckpt")
+
+    with pytest.warns(UserWarning, match="no space left"):
+        load_when_failed()
+    io.remove_checkpoint(tmp_path / "old.ckpt")  # asked for after that, and on its own
+    io.teardown()
+    assert not (tmp_path / "old.ckpt").exists()
+
+
 def test_fit_ends_with_all_of_its_files(tmp_path: Path) -> None:
     def files(plugins: Any, folder: Path) -> dict[str, Any]:
         callback = ModelCheckpoint(
