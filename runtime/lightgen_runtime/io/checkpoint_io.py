@@ -41,13 +41,12 @@ class CheckpointIO(ABC):
     """Store, read and remove checkpoints; subclass it for another kind of storage.
 
     `Trainer(plugins=[MyCheckpointIO()])` has it write and read all checkpoints.
-
-    Attributes:
-        writes_from_all_processes: Whether every process takes part in saving, not only
-            the first one.
     """
 
-    writes_from_all_processes: bool = False
+    @property
+    def writes_from_all_processes(self) -> bool:
+        """Whether every process takes part in saving, not only the first one."""
+        return False
 
     @abstractmethod
     def save_checkpoint(

@@ -165,7 +165,7 @@ def test_full_disk_is_a_warning_and_the_fit_goes_on(tmp_path: Path) -> None:
         trainer = fit_saving_each_epoch(AsyncCheckpointIO(Full()), tmp_path)
     assert [f"epoch={n}" in str(told[n - 1].message) for n in (1, 2, 3)] == [True] * 3
     assert trainer.current_epoch == 4
-    assert [path.name for path in tmp_path.iterdir()] == ["epoch=0-step=4.ckpt"]
+    assert [path.name for path in tmp_path.glob("*.ckpt")] == ["epoch=0-step=4.ckpt"]
 
 
 def test_disk_that_has_room_again_is_written_to(tmp_path: Path) -> None:
@@ -174,14 +174,14 @@ def test_disk_that_has_room_again_is_written_to(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="no space"):
         fit_saving_each_epoch(AsyncCheckpointIO(full), tmp_path)
     # The first stays for want of the second; the third took nobody's place.
-    names = sorted(path.name for path in tmp_path.iterdir())
+    names = sorted(path.name for path in tmp_path.glob("*.ckpt"))
     assert names == ["epoch=0-step=4.ckpt", "epoch=3-step=16.ckpt"]
 
 
 def test_write_that_fails_for_another_reason_fails_the_fit(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="wires crossed"):
         fit_saving_each_epoch(AsyncCheckpointIO(Broken()), tmp_path, save_top_k=-1)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.glob("*.ckpt"))) == 1
 
 
 class Saving(Callback):
