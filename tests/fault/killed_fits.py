@@ -28,7 +28,7 @@ from lightgen_runtime import Trainer, seed_everything
 from lightgen_runtime.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightgen_runtime.loggers import CSVLogger
 
-BATCHES, EPOCHS = 5, 2
+BATCHES, EPOCHS = 4, 2
 KINDS: dict[str, tuple[type[Model], dict[str, Any]]] = {
     "automatic": (Model, {}),
     "accumulating": (Model, {"accumulate_grad_batches": 2}),
@@ -49,8 +49,12 @@ class Kill(Callback):
         if self.place == place and self.batches >= self.at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def on_after_backward(self, *_: Any) -> None:
-        self.die_if("in the step")
+    def on_train_start(self, trainer: Any, pl_module: Model) -> None:
+        def forward(net: torch.nn.Module, *_: Any) -> None:
+            if net.training:
+                self.die_if("in the step")
+
+        pl_module.net.register_forward_hook(forward)
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.die_if("after the batch")

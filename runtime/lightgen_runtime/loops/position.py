@@ -26,6 +26,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from lightgen_runtime.loops import own_generators
 from lightgen_runtime.loops.share import draws_at_once, with_samplers
 from lightgen_runtime.loops.worker_states import (
     SendingCollate,
@@ -156,8 +157,12 @@ class IndexReader(Reader):
     def state(self, taken: int | None) -> dict[str, Any]:
         """See `Reader.state`."""
         state: dict[str, Any] = {}
-        if self.loader.num_workers == 0 and _is_stateful(self.loader.dataset):
-            state["dataset"] = deepcopy(self.loader.dataset.state_dict())
+        dataset = self.loader.dataset
+        if self.loader.num_workers == 0 and _is_stateful(dataset):
+            state["dataset"] = deepcopy(dataset.state_dict())
+        elif self.loader.num_workers == 0:
+            own = own_generators.generators_in(dataset)
+            state |= {"drawn_by_dataset": own_generators.states_of(own)} if own else {}
         if self._samplers:
             state["samplers"] = [deepcopy(s.state_dict()) for s in self._samplers]
             state["samplers_at_start"] = self._at_start
@@ -170,6 +175,9 @@ class IndexReader(Reader):
         super().restore(state, in_pass)
         if "dataset" in state and _is_stateful(self.loader.dataset):
             self.loader.dataset.load_state_dict(state["dataset"])
+        if "drawn_by_dataset" in state:
+            found = own_generators.generators_in(self.loader.dataset)
+            own_generators.restore(found, state["drawn_by_dataset"])
 
     def _open(
         self, skip: int, records: bool, restored: dict[str, Any]
@@ -237,6 +245,9 @@ class WorkerReader(IndexReader):
         if saved is not None and (skip or self._persists):
             starts = self._workers.restore(saved, aligned if skip else None)
         entry = random_states(loader) if self._again else None
+        if skip and own_generators.generators_in(loader.dataset):
+            # Copies of them are in the workers, out of reach: all is drawn again.
+            aligned, starts = 0, {}
         owner = loader if self._again else None
         indices = Indices(_indices_of(loader), None, aligned, entry, owner)
         if self._keeps:

@@ -23,6 +23,7 @@ from lightgen_runtime.io.schema import (
     plain,
     progress_from_loops,
 )
+from lightgen_runtime.loops.metric_objects import restore_objects, states_of_objects
 from lightgen_runtime.loops.position import random_states
 from lightgen_runtime.loops.progress import ValidationPosition
 from lightgen_runtime.utilities.exceptions import (
@@ -108,6 +109,10 @@ def _state_of_this_process(run: Run) -> dict[str, Any]:
         "train_metrics": run.stores["train"].state_dict(),
         "loader": run.states_of_loaders(),
     }
+    stages = {stage: run.stores[stage] for stage in ("train", "validate")}
+    objects = states_of_objects(run.module, stages)
+    if objects["gathered"]:
+        state["metric_objects"] = objects
     if run.resumed is not None:  # nothing has been trained since
         state.update(run.resumed)
     else:
@@ -245,6 +250,8 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
             metrics = validation.pop("metrics")
             run.stores["validate"].load_state_dict(metrics, device)
             run.validation = ValidationPosition(**validation)
+        if "metric_objects" in own:
+            restore_objects(run.module, run.stores, own["metric_objects"])
 
 
 def _own_of_this_process(run: Run, own: dict[str, Any], source: str) -> dict[str, Any]:

@@ -124,6 +124,21 @@ def augmented(**kwargs: Any) -> DataLoader[Any]:
     return DataLoader(Augmented(), **{"batch_size": SIZE, "shuffle": True, **kwargs})
 
 
+class OwnGenerators(Augmented):
+    """Draws from generators of its own, one of them in a list of transforms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws = [numpy.random.default_rng(2), numpy.random.RandomState(3)]
+        self.more = {"a": random.Random(4), "b": torch.Generator().manual_seed(5)}
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        by_numpy = [draw.normal() for draw in self.draws]
+        by_torch = torch.rand((), generator=self.more["b"]).item()
+        drawn = [sum(by_numpy), self.more["a"].random(), by_torch]
+        return torch.tensor([float(index), *drawn])
+
+
 def by_batch_sampler() -> DataLoader[Any]:
     dataset = Augmented()
     sampler = BatchSampler(RandomSampler(dataset), 4, drop_last=True)
@@ -188,6 +203,15 @@ def test_workers_go_on_with_their_random_numbers(name: str, tmp_path: Path) -> N
     make, moments = WORKER_LOADERS[name], after_batches(4, 9)
     if name.startswith("persistent"):
         moments[1] = ("on_train_epoch_end", 1)
+    assert_goes_on(make, tmp_path / "x.ckpt", moments, max_epochs=2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_generators_of_the_dataset_go_on(workers: int, tmp_path: Path) -> None:
+    def make() -> Any:
+        return DataLoader(OwnGenerators(), SIZE, shuffle=True, num_workers=workers)
+
+    moments = after_batches(5, 9) if workers == 0 else after_batches(5)
     assert_goes_on(make, tmp_path / "x.ckpt", moments, max_epochs=2)
 
 
