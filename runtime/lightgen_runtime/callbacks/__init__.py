@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lightgen_runtime.callbacks.model_summary import ModelSummary
     from lightgen_runtime.callbacks.on_exception_checkpoint import OnExceptionCheckpoint
     from lightgen_runtime.callbacks.prediction_writer import BasePredictionWriter
+    from lightgen_runtime.callbacks.preemption import Preemption
     from lightgen_runtime.callbacks.progress import (
         PlainProgressBar,
         ProgressBar,
@@ -62,6 +63,7 @@ __all__ = [
     "ModelSummary",
     "OnExceptionCheckpoint",
     "PlainProgressBar",
+    "Preemption",
     "ProgressBar",
     "RichModelSummary",
     "RichProgressBar",
@@ -93,6 +95,7 @@ _MODULES = {
     "ModelSummary": "model_summary",
     "OnExceptionCheckpoint": "on_exception_checkpoint",
     "PlainProgressBar": "progress",
+    "Preemption": "preemption",
     "ProgressBar": "progress",
     "RichModelSummary": "rich_model_summary",
     "RichProgressBar": "progress",

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
+from lightgen_runtime.trainer.ckpt_path import newest_checkpoint
+
 if TYPE_CHECKING:
     from lightgen_runtime.trainer.trainer import Trainer
 
@@ -71,20 +73,9 @@ def metric_values(trainer: Trainer) -> dict[str, float]:
 
 def checkpoint_paths(trainer: Trainer) -> tuple[str | None, str | None]:
     """Return the best and the newest checkpoint of a fit, among those that are files."""
-    best: list[Path] = []
-    known = _files(trainer.ckpt_path)
-    for callback in trainer.checkpoint_callbacks:
-        best += _files(getattr(callback, "best_model_path", ""))
-        names = getattr(callback, "best_k_models", {})
-        known += _files(getattr(callback, "last_model_path", ""), *names)
-    newest = max(
-        [*known, *best], key=lambda path: path.stat().st_mtime_ns, default=None
-    )
-    return shown_path(best[0] if best else None), shown_path(newest)
-
-
-def _files(*names: str | None) -> list[Path]:
-    return [Path(name) for name in names if name and Path(name).is_file()]
+    ranked = (getattr(c, "best_model_path", "") for c in trainer.checkpoint_callbacks)
+    best = next((path for path in ranked if path and Path(path).is_file()), None)
+    return shown_path(best), shown_path(newest_checkpoint(trainer))
 
 
 def shown_path(path: str | Path | None) -> str | None:

@@ -76,19 +76,27 @@ def exists(path: AnyPath) -> bool:
     return bool(system.exists(inside))
 
 
-def names_in(folder: AnyPath) -> list[str]:
-    """Return the names of the files in `folder`; none if it is not there."""
+def names_in(folder: AnyPath, *, folders: bool = False) -> list[str]:
+    """Return the names of the files in `folder`; none if it is not there.
+
+    Args:
+        folder: Where to look.
+        folders: Name the folders in it as well.
+    """
     if not is_remote(folder):
         if not Path(folder).is_dir():
             return []
-        return sorted(path.name for path in Path(folder).iterdir() if path.is_file())
+        found = Path(folder).iterdir()
+        return sorted(path.name for path in found if folders or path.is_file())
     system, inside = _system(folder)
     try:
-        found = system.ls(inside, detail=True)
+        entries = system.ls(inside, detail=True)
     except (FileNotFoundError, NotImplementedError):
         return []
     return sorted(
-        entry["name"].rpartition("/")[2] for entry in found if entry["type"] == "file"
+        entry["name"].rpartition("/")[2]
+        for entry in entries
+        if folders or entry["type"] == "file"
     )
 
 

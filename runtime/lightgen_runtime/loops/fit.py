@@ -295,8 +295,9 @@ def _set_horizon(run: Run, feed: Feed, schedulers: SchedulerStepper) -> None:
     if schedulers.plateau_per_step or run.stop_agreed:
         waits.append(1)
     run.horizon = progress.total_batches + max(1, min(waits, default=1))
-    if run.failed_write is not None:
-        run.horizon = 0  # the thread that set it so may have done so meanwhile
+    # Asked for while this was computed, by a signal or a thread:
+    if run.stop_request is not None or run.failed_write is not None:
+        run.horizon = 0
 
 
 def _window_length(

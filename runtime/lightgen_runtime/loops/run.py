@@ -21,7 +21,6 @@ from lightgen_runtime.loops.predicted import Predicted
 from lightgen_runtime.loops.report import Report
 from lightgen_runtime.loops.scaling import Scaling
 from lightgen_runtime.profilers.base import PassThroughProfiler
-from lightgen_runtime.utilities.exceptions import SIGTERMException
 
 if TYPE_CHECKING:
     from lightgen_runtime.loops.progress import Progress, ValidationPosition
@@ -45,6 +44,7 @@ class Run:
         clipping: What clips before each automatic step, if anything does.
         stop_agreed: Whether all processes know that one of them asked to stop.
         stop_epoch: Set to end the batches of the running epoch.
+        stop_request: What saves and ends the fit, once a signal has asked for that.
         on_last_batch: Whether the running batch is its epoch's last.
         extra_epochs: Epochs after `max_epochs` that a callback asked for.
         failed_write: What raises, or warns of, the error of a thread that writes
@@ -89,6 +89,7 @@ class Run:
         "source",
         "stop_agreed",
         "stop_epoch",
+        "stop_request",
         "stores",
         "trainer",
         "val_clock",
@@ -139,6 +140,7 @@ class Run:
         self.validates = False
         self.stop_agreed = False
         self.stop_epoch = False
+        self.stop_request: Callable[[], None] | None = None
         self.on_last_batch = False
         self.extra_epochs = 0
         self.failed_write: Callable[[], None] | None = None
@@ -204,6 +206,16 @@ class Run:
         self.failed_write = tell
         self.horizon = 0
 
+    def request_stop(self, stop: Callable[[], None]) -> None:
+        """Have `stop` called at the next safe point: the running batch is the last."""
+        self.stop_request = stop
+        self.horizon = 0
+
+    def stop_if_asked(self) -> None:
+        """Be a safe point: whatever the fit's state is, a checkpoint of it is sound."""
+        if self.stop_request is not None:
+            self.stop_request()
+
     def take_flags(self, parts: TrainerParts) -> None:
         """Go on under changed flags: the running batch is followed by a look at them."""
         self.parts = parts
@@ -242,15 +254,6 @@ class Run:
         states = self.loader_states.pop(stage, [])
         for feed, state in zip(self.source.feeds(stage), states, strict=False):
             feed.restore(state)
-
-    def stop_if_asked(self) -> None:
-        """End the fit here, where a checkpoint loses nothing, if the process is to end.
-
-        Raises:
-            SIGTERMException: It was asked to terminate.
-        """
-        if self.trainer.received_sigterm:
-            raise SIGTERMException
 
     def optimized_parameters(self) -> list[Tensor]:
         """Return the parameters of all optimizers, in order."""

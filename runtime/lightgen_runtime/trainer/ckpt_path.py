@@ -11,13 +11,15 @@ from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
 from lightgen_runtime.callbacks.on_exception_checkpoint import OnExceptionCheckpoint
 from lightgen_runtime.io import location
 from lightgen_runtime.io.store import newest_valid
+from lightgen_runtime.trainer import slurm
+from lightgen_runtime.trainer.interruption import INTERRUPTED_PREFIX, job_file
 from lightgen_runtime.utilities.exceptions import (
     CheckpointFormatError,
     CheckpointNotFoundError,
     LightgenRuntimeError,
     MisconfigurationException,
 )
-from lightgen_runtime.utilities.rank_zero import rank_zero_warn
+from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 if TYPE_CHECKING:
     from lightgen_runtime.trainer.trainer import Trainer
@@ -110,7 +112,7 @@ def _resolved(
     call = f"`trainer.{fn}(ckpt_path={str(ckpt_path)!r})`"
     if ckpt_path is None:
         if fn == "fit":
-            return _after_exception(trainer)
+            return _after_requeue(trainer) or _after_exception(trainer)
         return None if model_given else _best(trainer) or None
     if ckpt_path == "best":
         return _best(trainer) or _no_best(trainer, call)
@@ -160,6 +162,20 @@ def _no_best(trainer: Trainer, call: str) -> NoReturn:
     raise CheckpointNotFoundError(f"{call}: {reason}")
 
 
+def _after_requeue(trainer: Trainer) -> str | None:
+    """Return what this SLURM job has left when it was interrupted before."""
+    job = slurm.restarted_job()
+    if job is None or trainer.fast_dev_run:
+        return None
+    path = job_file(trainer, job)
+    if not location.is_file(path):
+        return None
+    rank_zero_info(
+        f"`trainer.fit()` goes on from `{path}`, where job {job} was stopped"
+    )
+    return path
+
+
 def _after_exception(trainer: Trainer) -> str | None:
     """Return the newest checkpoint if an exception has left one, to go on unasked.
 
@@ -184,7 +200,7 @@ def _left_by_exceptions(trainer: Trainer) -> list[str]:
 
 
 def _last(trainer: Trainer) -> str | None:
-    """Return the newest file that is called last, or was saved because of an exception.
+    """Return the newest file called last, or saved because of an exception or a signal.
 
     If there is none, any file that this trainer itself has saved will do.
     """
@@ -192,9 +208,22 @@ def _last(trainer: Trainer) -> str | None:
     saved: list[str] = []
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
-            found += _files_called_last(callback, _folder(callback, trainer))
+            for name in (callback.CHECKPOINT_NAME_LAST, INTERRUPTED_PREFIX):
+                found += _files_called(name, callback, _folder(callback, trainer))
             saved += [*callback.best_k_models, callback.best_model_path]
     return _newest(found) or _newest(saved)
+
+
+def newest_checkpoint(trainer: Trainer) -> str | None:
+    """Return the newest file that the trainer's last fit has saved or gone on from."""
+    known = [trainer.ckpt_path or "", trainer.interrupted_path or ""]
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            known += [callback.best_model_path, callback.last_model_path]
+            known += callback.best_k_models
+        if isinstance(callback, OnExceptionCheckpoint):
+            known.append(callback.ckpt_path)
+    return _newest(known)
 
 
 def _newest(paths: list[str]) -> str | None:
@@ -206,12 +235,11 @@ def _folder(callback: ModelCheckpoint, trainer: Trainer) -> str:
     return str(callback.dirpath or default_folder(trainer))
 
 
-def _files_called_last(callback: ModelCheckpoint, folder: str) -> list[str]:
+def _files_called(start: str, callback: ModelCheckpoint, folder: str) -> list[str]:
     return [
         location.join(folder, name)
-        for name in location.names_in(folder)
-        if name.endswith(callback.FILE_EXTENSION)
-        and name.startswith(callback.CHECKPOINT_NAME_LAST)
+        for name in location.names_in(folder, folders=True)
+        if name.endswith(callback.FILE_EXTENSION) and name.startswith(start)
     ]
 
 

@@ -1,46 +1,208 @@
-"""What a fit does when its process is asked to terminate."""
+"""What a fit does when its process is asked to stop: save at a safe point, then end.
+
+A signal is noted at once and acted on behind the running batch. Nothing of this is in
+the way of a step: a thread that sleeps until there is a signal watches the deadline.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lightgen_runtime.callbacks.preemption import Preemption
+from lightgen_runtime.io.schema import SETTLED
+from lightgen_runtime.trainer import slurm
+from lightgen_runtime.trainer.ckpt_path import newest_checkpoint
+from lightgen_runtime.trainer.interruption import save_interrupted
 from lightgen_runtime.utilities.exceptions import SIGTERMException
+from lightgen_runtime.utilities.rank_zero import print_to_stderr, rank_zero_only
 
 if TYPE_CHECKING:
+    from lightgen_runtime.loops.run import Run
     from lightgen_runtime.trainer.trainer import Trainer
+
+_REQUEUE_SIGNAL = "SIGUSR1"  # Source: the one by which Lightning 2.6.6 requeues
+# How long the program may take to end by itself once the deadline is over.
+_GRACE_S = 5.0
+
+
+class StopRequest:
+    """Turns signals into the end of a fit at its next safe point.
+
+    Args:
+        trainer: Whose fit it is.
+        run: That fit.
+        former: What handles each signal outside of the fit.
+    """
+
+    def __init__(self, trainer: Trainer, run: Run, former: dict[int, Any]) -> None:
+        self._trainer, self._run, self._former = trainer, run, former
+        self._deadline_s = settings_of(trainer).deadline_s
+        self._number: int | None = None  # of the signal that asked first
+        self._expired = False
+        self._process, self._thread_id = os.getpid(), threading.get_ident()
+        # A lock, because releasing one is all that a signal handler can safely do.
+        self._asked, self._reached = threading.Lock(), threading.Lock()
+        self._asked.acquire()
+        self._reached.acquire()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle the signals inside; raise at the end if no batch was left to stop at."""
+        for number in self._former:
+            signal.signal(number, self._note)
+        threading.Thread(target=self._watch, daemon=True).start()
+        try:
+            yield
+        except RuntimeError as error:
+            if not self._has_lost_a_worker(error):
+                raise
+            self._stop()
+        finally:
+            _release(self._reached)
+            _release(self._asked)
+            for number, handler in self._former.items():
+                signal.signal(number, handler)
+            self._run.stop_request = None
+        if self._number is not None:
+            raise _error(self._number)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            self._pass_on_in_child(number)
+            return
+        if number == signal.SIGTERM:
+            self._trainer.note_sigterm()
+        asked_before = self._number is not None
+        if self._expired or (asked_before and number == signal.SIGINT):
+            raise _error(number)
+        former = self._former[number]
+        if callable(former) and number != signal.SIGINT:
+            former(number, frame)
+        if not asked_before:
+            self._number = number
+            self._run.request_stop(self._stop)
+            _release(self._asked)
+            _announce(number)
+
+    def _pass_on_in_child(self, number: int) -> None:
+        """Let a forked process, which has inherited the handler, end by SIGTERM only.
+
+        A terminal or a cluster signals all processes of a job, and the loader's workers
+        have to feed the fit until its safe point.
+        """
+        if number == signal.SIGTERM:
+            signal.signal(number, self._former[number])
+            signal.raise_signal(number)
+
+    def _stop(self) -> None:
+        """Save and raise; called at safe points, in the fit's own thread."""
+        assert self._number is not None
+        _release(self._reached)
+        self._trainer.interrupted_path = save_interrupted(self._trainer)
+        raise _error(self._number)
+
+    def _has_lost_a_worker(self, error: RuntimeError) -> bool:
+        """Tell whether the signal has ended what the fit was waiting for a batch from.
+
+        Then it stands between two batches, which is a safe point too.
+        """
+        asked = self._number is not None and not self._expired
+        at_batch = self._run.progress.phase == SETTLED
+        return asked and at_batch and "DataLoader worker" in str(error)
+
+    def _watch(self) -> None:
+        self._asked.acquire()
+        number = self._number
+        if number is None or self._reached.acquire(timeout=self._deadline_s):
+            return
+        self._expired = True
+        newest = newest_checkpoint(self._trainer)
+        last = f"The last checkpoint is `{newest}`" if newest else "There is none"
+        print_to_stderr(
+            f"No batch has ended within {self._deadline_s:g} s of {_name(number)}: "
+            f"stopping without saving. {last}. `Preemption(deadline_s=...)` waits longer."
+        )
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(self._thread_id, number)  # wakes it where it sleeps
+        if not self._reached.acquire(timeout=_GRACE_S):
+            os._exit(128 + number)
 
 
 @contextmanager
-def terminating_between_batches(trainer: Trainer) -> Iterator[None]:
-    """Let SIGTERM end the fit inside, but only when the running batch is done.
+def stopping_when_asked(trainer: Trainer, run: Run) -> Iterator[None]:
+    """Let signals end the fit inside at its next safe point, its state being saved.
 
-    Then `SIGTERMException` is raised, so that callbacks can save what there is. A handler
-    that the program has installed is called as well. Several processes, which would have
-    to agree on the batch, are left to the system's own way; so is a fit outside of the
-    main thread, and a program that ignores the signal.
+    `SIGTERMException` is raised then, or `KeyboardInterrupt` after Ctrl-C. A handler that
+    the program has installed is called as well; one for Ctrl-C stays alone. Left to the
+    system's way are: signals that the program ignores, a fit outside of the main thread,
+    and Ctrl-C where nothing is kept.
     """
-    former = signal.getsignal(signal.SIGTERM)
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    ours = former is not None and former is not signal.SIG_IGN
-    fits_alone = trainer.state.fn == "fit" and trainer.world_size == 1
-    if not (ours and in_main_thread and fits_alone):
+    former = _former_handlers(trainer)
+    if not former:
         yield
         return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        trainer.received_sigterm = True
-        if callable(former):
-            former(number, frame)
-
-    signal.signal(signal.SIGTERM, note)
-    try:
+    with StopRequest(trainer, run, former).listening():
         yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
-    if trainer.received_sigterm:
-        raise SIGTERMException  # it came when no batch was left
+
+
+def settings_of(trainer: Trainer) -> Preemption:
+    """Return the trainer's `Preemption` callback, or its defaults."""
+    given = (each for each in trainer.callbacks if isinstance(each, Preemption))
+    return next(given, Preemption())
+
+
+def requeue_if_due(trainer: Trainer, error: BaseException | None) -> None:
+    """Have SLURM start the job again, if it is a job's warning that has ended the fit."""
+    warned = isinstance(error, SIGTERMException) and (
+        _name(error.signal) == _REQUEUE_SIGNAL and trainer.is_global_zero
+    )
+    if warned and settings_of(trainer).requeue and slurm.batch_job() is not None:
+        slurm.requeue()
+
+
+def _former_handlers(trainer: Trainer) -> dict[int, Any]:
+    """Return what handles each signal that is ours to handle."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    alone = trainer.world_size == 1
+    if trainer.state.fn != "fit" or not in_main_thread or not alone:
+        return {}
+    handlers = {n: signal.getsignal(n) for n in settings_of(trainer).numbers}
+    # None: installed by something other than Python.
+    former = {n: h for n, h in handlers.items() if h not in (None, signal.SIG_IGN)}
+    keeps = bool(trainer.checkpoint_callbacks) and not trainer.fast_dev_run
+    handler: Any = signal.getsignal(signal.SIGINT)
+    if keeps and handler is signal.default_int_handler:
+        former[signal.SIGINT] = handler
+    return former
+
+
+def _error(number: int) -> BaseException:
+    if number == signal.SIGINT:
+        return KeyboardInterrupt()
+    return SIGTERMException(number)
+
+
+def _name(number: int) -> str:
+    return signal.Signals(number).name
+
+
+def _announce(number: int) -> None:
+    if rank_zero_only.rank != 0:
+        return
+    text = f"{_name(number)}: stopping behind the running batch"
+    if number == signal.SIGINT:
+        # The terminal has echoed ^C in the middle of a line.
+        text = "\nStopping behind the running batch; Ctrl-C again stops at once"
+    with suppress(OSError):
+        os.write(2, f"{text}\n".encode())  # streams of Python's may be in use just now
+
+
+def _release(lock: threading.Lock) -> None:
+    if lock.locked():
+        lock.release()

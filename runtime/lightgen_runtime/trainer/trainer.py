@@ -40,6 +40,7 @@ from lightgen_runtime.trainer.checkpoint import dump_checkpoint
 from lightgen_runtime.trainer.ckpt_path import choose_checkpoint
 from lightgen_runtime.trainer.environment import with_defaults_from_environment
 from lightgen_runtime.trainer.init_module import tensors_made_for
+from lightgen_runtime.trainer.interruption import forget_interrupted
 from lightgen_runtime.trainer.lifecycle import (
     conclude,
     prepare,
@@ -49,7 +50,7 @@ from lightgen_runtime.trainer.lifecycle import (
 from lightgen_runtime.trainer.plugged import Plugin
 from lightgen_runtime.trainer.results import format_results
 from lightgen_runtime.trainer.run_arguments import check_model, sort_data
-from lightgen_runtime.trainer.signals import terminating_between_batches
+from lightgen_runtime.trainer.signals import requeue_if_due, stopping_when_asked
 from lightgen_runtime.trainer.states import (
     RunningStage,
     TrainerFn,
@@ -204,6 +205,7 @@ class Trainer(TrainerView):
             )
         self._should_stop = False
         self._received_sigterm = False
+        self.interrupted_path: str | None = None
         self._run: Run | None = None
         self.fit_id = ""  # what a fit and all that go on from it have in common
 
@@ -243,6 +245,7 @@ class Trainer(TrainerView):
         given = {"train": train_dataloaders, "validate": val_dataloaders}
         self._should_stop = self._received_sigterm = False
         self.fit_id = secrets.token_hex(8)
+        self.interrupted_path = None
         if self._unlimited and self.max_epochs == DEFAULT_MAX_EPOCHS:
             rank_zero_warn(
                 "`Trainer` got neither max_epochs nor max_steps: training stops after "
@@ -427,9 +430,11 @@ class Trainer(TrainerView):
             with torch.autograd.set_detect_anomaly(self._detect_anomaly):
                 prepare(run, fn, choose)
                 run.module.zero_grad()
-                with terminating_between_batches(self):
+                with stopping_when_asked(self, run):
                     result = story(run)
             conclude(run, fn)
+            if fn == "fit":
+                forget_interrupted(self)
             self.state.status = TrainerStatus.FINISHED
             return result
         except TunerExit:
@@ -446,6 +451,7 @@ class Trainer(TrainerView):
             self.state.stage = None
             attach(run.module, None, run)
             teardown(run, fn, error)
+            requeue_if_due(self, error)
             # The error leads to this frame. In a circle, the workers of a loader would be
             # ended by the garbage collector, which takes seconds for each.
             del error
@@ -553,11 +559,9 @@ class Trainer(TrainerView):
         """Whether the process was asked to terminate while the last fit ran."""
         return self._received_sigterm
 
-    @received_sigterm.setter
-    def received_sigterm(self, received: bool) -> None:
-        self._received_sigterm = received
-        if self._run is not None:
-            self._run.horizon = 0  # so that the running batch is followed by a look
+    def note_sigterm(self) -> None:
+        """Note that the process was asked to terminate; for the trainer's own parts."""
+        self._received_sigterm = True
 
     @property
     def ckpt_path(self) -> str | None:

@@ -73,10 +73,14 @@ class SIGTERMException(SystemExit):
 
     The exit code is the one by which shells and schedulers know that signal.
     Compat: Lightning's exits with 0.
+
+    Args:
+        signal: Number of the signal that asked; by default SIGTERM's.
     """
 
-    def __init__(self) -> None:
-        super().__init__(128 + 15)
+    def __init__(self, signal: int = 15) -> None:
+        super().__init__(128 + signal)
+        self.signal = signal
 
 
 def add_note(error: BaseException, note: str) -> None:

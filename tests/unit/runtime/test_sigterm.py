@@ -13,9 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import Small, loader, quiet, variant
+from small_runs import Small, assert_says, loader, message_of, quiet, variant
 
-from lightgen_runtime.callbacks import OnExceptionCheckpoint
+from lightgen_runtime.callbacks import (
+    ModelCheckpoint,
+    OnExceptionCheckpoint,
+    Preemption,
+)
 from lightgen_runtime.utilities.exceptions import SIGTERMException
 
 
@@ -154,3 +158,42 @@ def test_program_ends_with_the_exit_code_of_the_signal() -> None:
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (143, "")
+
+
+def test_ctrl_c_is_the_programs_own_if_it_handles_it(tmp_path: Path) -> None:
+    def handle(number: int, frame: Any) -> None:
+        raise ZeroDivisionError
+
+    def send(self: Any, batch: Any, batch_idx: int) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return Small.training_step(self, batch, batch_idx)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        trainer = quiet(enable_checkpointing=True, default_root_dir=tmp_path)
+        with pytest.raises(ZeroDivisionError):
+            trainer.fit(variant(training_step=send), loader())
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ({"signals": ["SIGTREM"]}, "Did you mean 'SIGTERM'?"),
+        ({"signals": ["SIGKILL"]}, "no program can catch SIGKILL"),
+        ({"signals": ["SIGINT"]}, "Ctrl-C"),
+        ({"deadline_s": 0}, "more than 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(
+    arguments: dict[str, Any], part: str
+) -> None:
+    assert_says(message_of(Preemption, **arguments), part)
+
+
+def test_settings_change_no_hook() -> None:
+    trainer = quiet(callbacks=Preemption(signals=["SIGUSR1"]))
+    before = signal.getsignal(signal.SIGUSR1)
+    trainer.fit(Small(), loader())
+    assert signal.getsignal(signal.SIGUSR1) is before
