@@ -44,3 +44,19 @@ def test_schedule_of_a_prolonged_run(tmp_path: Path) -> None:
     assert theirs[-1] == pytest.approx(0.1)  # up again, to where it had begun
     assert 0.04 < ours[0] < 0.05  # half-way through a cosine of 16 steps
     assert ours[-1] < 1e-3
+
+
+def test_resume_with_another_rate(tmp_path: Path) -> None:
+    def rate_after_resuming(namespace: str) -> float:
+        for rate, epochs in ((0.1, 1), (0.02, 2)):
+            module = small_module(namespace)()
+            optimizer = SGD(module.parameters(), lr=rate)
+            module.configure_optimizers = lambda optimizer=optimizer: optimizer
+            trainer = quiet_trainer(namespace, max_epochs=epochs)
+            path = tmp_path / f"{namespace}.ckpt"
+            trainer.fit(module, data(), ckpt_path=path if epochs == 2 else None)
+            trainer.save_checkpoint(path)
+        return float(optimizer.param_groups[0]["lr"])
+
+    assert rate_after_resuming(REFERENCE) == 0.1
+    assert rate_after_resuming(OURS) == 0.02

@@ -16,6 +16,7 @@ import torch
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from lightgen_runtime.core.optim_record import OptimRecord
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.nearest import did_you_mean, nearest
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
@@ -74,12 +75,16 @@ class OptimPlan:
         schedulers: Likewise.
         names: The optimizers' names, if they were returned by name.
         wrapped: What `self.optimizers()` hands out.
+        record: How all of them were configured.
     """
 
     optimizers: list[Optimizer] = field(default_factory=list)
     schedulers: list[SchedulerConfig] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     wrapped: list[LightningOptimizer] = field(default_factory=list)
+    record: OptimRecord = field(
+        default_factory=lambda: OptimRecord([], [], torch.nn.Module())
+    )
 
     @classmethod
     def from_module(cls, module: Any) -> OptimPlan:
@@ -109,6 +114,8 @@ class OptimPlan:
                 "`self.manual_backward(loss)` and `.step()` on each of `self.optimizers()` "
                 "in `training_step`."
             )
+        schedulers = [config.scheduler for config in plan.schedulers]
+        plan.record = OptimRecord(plan.optimizers, schedulers, module)
         return plan
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch.optim.lr_scheduler import (
@@ -14,6 +15,29 @@ from torch.optim.lr_scheduler import (
 )
 
 _LENGTHS = ("T_max", "total_iters", "total_steps")
+# What follows from the optimizer's rates, or from the run's length.
+_NO_SETTINGS = {*_LENGTHS, "base_lrs", "_last_lr", "_schedule_phases", "_milestones"}
+
+
+def changed_settings(
+    before: Mapping[str, Any], after: Mapping[str, Any], path: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield name, former and new value of each setting that two schedulers differ in.
+
+    Args:
+        before: `state_dict` of the former one, before its first step.
+        after: That of the new one.
+        path: Where in a scheduler of several these are.
+    """
+    for name, value in after.items():
+        old = before.get(name)
+        if name in _NO_SETTINGS or old is None or value is None:
+            continue
+        if name == "_schedulers":
+            for number, (one, other) in enumerate(zip(old, value, strict=False)):
+                yield from changed_settings(one, other, f"{path}[{number}].")
+        elif str(old) != str(value):
+            yield f"{path}{name}", old, value
 
 
 def load_scheduler_state(scheduler: Any, state: dict[str, Any]) -> None:

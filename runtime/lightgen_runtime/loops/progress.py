@@ -68,6 +68,12 @@ class Progress:
         if self.phase in (STOPPED, EPOCH_END) and not self.is_last_batch:
             self.phase = SETTLED
 
+    @property
+    def epochs_done(self) -> int:
+        """Epochs whose last batch is done; what is due then may still be to do."""
+        over = self.is_last_batch and self.phase not in (EPOCH_START, STOPPED)
+        return self.current_epoch + over
+
     def restart_epoch(self) -> None:
         """Go back to the start of the running epoch, as after an interrupted fit."""
         self.batch_idx = 0

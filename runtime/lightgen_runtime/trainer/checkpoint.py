@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightgen_runtime.callbacks.weight_averaging import WeightAveraging
 from lightgen_runtime.core.loading import load_weights
-from lightgen_runtime.core.scheduler_state import load_scheduler_state
+from lightgen_runtime.core.optim_resume import restore_optimizers
 from lightgen_runtime.io.schema import (
     LIGHTNING_VERSION,
     OWN_FORMAT,
@@ -81,6 +81,9 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
             "callback_metrics": run.report.state_dict(),
             "loggers": run.report.states_of_loggers(),
             **local,
+            **run.plan.record.state_dict(
+                run.plan.optimizers, [c.scheduler for c in run.plan.schedulers]
+            ),
         }
         others = run.parts.strategy.gather_objects(local)[1:]
         if others:
@@ -208,30 +211,14 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
     own = _own_of_this_process(run, own, source)
     run.progress.load_state_dict(own.get("progress") or progress_from_loops(checkpoint))
     run.progress.reopen_epoch()
-    optimizers, schedulers = run.plan.optimizers, run.plan.schedulers
-    _check_count("optimizer", optimizers, checkpoint["optimizer_states"], source)
-    _check_count("scheduler", schedulers, checkpoint.get("lr_schedulers", []), source)
-    for number, (optimizer, state) in enumerate(
-        zip(optimizers, checkpoint["optimizer_states"], strict=True)
-    ):
-        # Before loading: that may add defaults which the file's torch did not have.
-        settings = set(optimizer.defaults)
-        try:
-            optimizer.load_state_dict(state)
-            # torch takes another optimizer's settings without a word.
-            missing = settings - optimizer.param_groups[0].keys()
-            if missing:
-                raise ValueError(f"it lacks {sorted(missing)}")
-        except ValueError as error:
-            raise CheckpointMismatchError(
-                f"the state of optimizer {number} in `{source}` does not fit "
-                f"{type(optimizer).__name__}: {error}. Resume with the optimizer that the "
-                "checkpoint was trained with, or load the weights alone."
-            ) from error
-    for config, state in zip(
-        schedulers, checkpoint.get("lr_schedulers", []), strict=True
-    ):
-        load_scheduler_state(config.scheduler, state)
+    restore_optimizers(
+        run.plan,
+        checkpoint["optimizer_states"],
+        checkpoint.get("lr_schedulers", []),
+        own if "optimizers" in own else None,
+        {"step": run.progress.global_step, "epoch": run.progress.epochs_done},
+        source,
+    )
     precision = run.parts.precision
     if state := checkpoint.get(type(precision).__qualname__):
         precision.load_state_dict(state)
@@ -295,12 +282,3 @@ def _add_hyperparameters(checkpoint: dict[str, Any], owner: Any) -> None:
     checkpoint[owner.CHECKPOINT_HYPER_PARAMS_KEY] = kept
     name = owner.__dict__.get("_hparams_name", "kwargs")
     checkpoint[owner.CHECKPOINT_HYPER_PARAMS_NAME] = name
-
-
-def _check_count(what: str, have: list[Any], saved: list[Any], source: str) -> None:
-    if len(have) != len(saved):
-        raise CheckpointMismatchError(
-            f"`{source}` holds the state of {len(saved)} {what}(s), and "
-            f"`configure_optimizers` returns {len(have)}. Resume with the configuration "
-            "that the checkpoint was trained with, or load the weights alone."
-        )

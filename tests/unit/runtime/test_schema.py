@@ -70,6 +70,8 @@ def test_keys_and_types_are_as_recorded(tmp_path: Path) -> None:
             "loader": "dict",
             "loggers": "list",
             "record": "dict",
+            "optimizers": "list",
+            "schedulers": "list",
         },
     }
     assert set(progress) == {

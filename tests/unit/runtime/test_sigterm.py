@@ -16,7 +16,6 @@ import torch
 from small_runs import Small, assert_says, loader, message_of, quiet, variant
 
 from lightgen_runtime.callbacks import (
-    ModelCheckpoint,
     OnExceptionCheckpoint,
     Preemption,
 )
