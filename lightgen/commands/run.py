@@ -42,6 +42,15 @@ Checkpoint = Annotated[
         help="Checkpoint to start from; N is the number of a run.",
     ),
 ]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        "--resume",
+        metavar="auto|N|weights",
+        help="Go on with the newest run that is not over, or with run N, in its folder; "
+        "or begin a new run with the weights of --ckpt or of the newest run.",
+    ),
+]
 PrintConfig = Annotated[
     bool,
     typer.Option("--print-config", help="Print the resolved configuration and stop."),
@@ -77,7 +86,19 @@ def verb_command(subcommand: str) -> Callable[..., None]:
     ) -> None:
         _become(subcommand, context.args, config, ckpt, print_config, as_json)
 
-    return run
+    def train(
+        context: typer.Context,
+        config: Config = None,
+        ckpt: Checkpoint = None,
+        resume: Resume = None,
+        print_config: PrintConfig = False,
+        as_json: AsJson = False,
+    ) -> None:
+        resumed = [] if resume is None else ["--resume", resume]
+        arguments = [*resumed, *context.args]
+        _become(subcommand, arguments, config, ckpt, print_config, as_json)
+
+    return train if subcommand == "fit" else run
 
 
 def _become(

@@ -26,6 +26,13 @@ from lightgen_runtime.cli.report import (
     result_table,
     shown_path,
 )
+from lightgen_runtime.cli.resume import (
+    Resumption,
+    choose_resumption,
+    hold,
+    of_job,
+    release,
+)
 from lightgen_runtime.cli.runs import (
     CONFIG,
     RUNS,
@@ -33,15 +40,20 @@ from lightgen_runtime.cli.runs import (
     Run,
     claim_run,
     find_checkpoint,
+    newest_weights,
     run_of,
     write_json,
 )
+from lightgen_runtime.core.loading import take_weights
 from lightgen_runtime.loggers import CSVLogger
+from lightgen_runtime.trainer.slurm import restarted_job
 from lightgen_runtime.trainer.trainer import Trainer
 from lightgen_runtime.utilities.atomic_write import atomic_write
 from lightgen_runtime.utilities.exceptions import (
     LightgenRuntimeError,
+    MisconfigurationException,
     NonFiniteLossError,
+    SIGTERMException,
 )
 from lightgen_runtime.utilities.rank_zero import rank_zero_only
 
@@ -50,7 +62,7 @@ USAGE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 # Not part of what a run is: how this one command was called.
-_CALL_ONLY = ("config", "json", "ckpt_path")
+_CALL_ONLY = ("config", "json", "ckpt_path", "resume")
 
 
 class ProjectCLI(LightningCLI):
@@ -87,6 +99,9 @@ class ProjectCLI(LightningCLI):
         self._results: Path | None = None  # the folder that results go to
         self._predictions: Path | None = None
         self._last_checkpoint: str | None = None
+        self._resumption: Resumption | None = None
+        self._weights: Path | None = None  # to begin with
+        self._held: int | None = None  # the run's folder
         self._json_line = ""  # written last of all
         try:
             super().__init__(*args, **kwargs)
@@ -100,7 +115,11 @@ class ProjectCLI(LightningCLI):
             _say("\nInterrupted.")
             self._say_what_is_kept(resumable=True)
             sys.exit(INTERRUPTED)
+        except SIGTERMException:
+            self._say_what_is_kept(resumable=True)
+            raise
         finally:
+            release(self._held)
             _show(self._json_line)
 
     # --- the parser
@@ -125,9 +144,50 @@ class ProjectCLI(LightningCLI):
             help="End stdout with one line that is a JSON object with the results.",
         )
 
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Build `self.parser`; only a fit can be resumed."""
+        super().setup_parser(*args, **kwargs)
+        if "fit" in self._subcommand_parsers:
+            self._parser("fit").add_argument(
+                "--resume",
+                metavar="auto|N|weights",
+                type=str,
+                default=None,
+                help="Go on in the folder of the newest run that is not over (a new one "
+                "if there is none) or of run N; or begin a new run with the weights of "
+                "`--ckpt_path`, by default of the newest run.",
+            )
+
     # --- the checkpoint to start from
 
+    def _choose_resumption(self) -> None:
+        """Turn `--resume`, or the new start of a SLURM job, into a checkpoint."""
+        config, job = self._own_config(), restarted_job()
+        wanted, given = config.get("resume"), config.get("ckpt_path")
+        if wanted is None:
+            if job is not None and given is None and not self._is_dev_run():
+                self._resumption = of_job(job)
+        elif wanted == "weights":
+            self._weights = find_checkpoint(given) if given else newest_weights()
+            config["ckpt_path"] = None
+            _say(f"fit with the weights of {shown_path(self._weights)}")
+        elif given is not None:
+            raise MisconfigurationException(
+                f"`--resume {wanted}` and `--ckpt_path {given}` both say where to go on "
+                "from. Keep one."
+            )
+        else:
+            self._resumption = choose_resumption(wanted, job)
+            if self._resumption is None:
+                _say("nothing to go on with: this is a new run")
+
     def _take_checkpoint_hparams(self) -> None:
+        if self.subcommand == "fit":
+            self._choose_resumption()
+        if self._resumption is not None:
+            # The settings of now count; what is another one is told.
+            self._own_config()["ckpt_path"] = str(self._resumption.checkpoint)
+            return
         if self.subcommand is not None:
             config = self._own_config()
             given = config.get("ckpt_path")
@@ -184,7 +244,8 @@ class ProjectCLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         if self._results is not None:
             return super().instantiate_trainer(**kwargs)
-        run = claim_run()
+        resumption = self._resumption
+        run = claim_run() if resumption is None else resumption.run
         if wants_default and self.subcommand == "fit":
             number = str(run.number)
             kwargs["logger"] = CSVLogger(save_dir=str(RUNS), name="", version=number)
@@ -192,7 +253,12 @@ class ProjectCLI(LightningCLI):
             kwargs.setdefault("default_root_dir", str(run.folder))
         try:
             trainer = super().instantiate_trainer(**kwargs)
-            self._save_config(run.folder / CONFIG)
+            self._held = hold(run)
+            if resumption is not None:
+                self._tell_of(resumption)
+                resumption.begin()
+            with atomic_write(run.folder / CONFIG) as stream:
+                stream.write(self._config_text().encode())
         except BaseException:
             run.discard_start()
             raise
@@ -201,15 +267,20 @@ class ProjectCLI(LightningCLI):
         _say(f"run {run.number}: {run.folder.as_posix()}")
         return trainer
 
-    def _save_config(self, path: Path) -> None:
+    def _tell_of(self, resumption: Resumption) -> None:
+        run, path = resumption.run, shown_path(resumption.checkpoint)
+        _say(f"going on with run {run.number} ({run.status}) from {path}")
+        for line in resumption.differences(self._config_text()):
+            _say(f"  {line}")
+
+    def _config_text(self) -> str:
         config = self._own_config().clone()
         for key in _CALL_ONLY:
             config.pop(key, None)
-        text = self._parser(self.subcommand).dump(
+        text: str = self._parser(self.subcommand).dump(
             config, skip_unset=False, skip_validation=True
         )
-        with atomic_write(path) as stream:
-            stream.write(text.encode())
+        return text
 
     def _is_dev_run(self) -> bool:
         return bool(self._get(self.config, "trainer")["fast_dev_run"])
@@ -218,6 +289,8 @@ class ProjectCLI(LightningCLI):
 
     def fit(self, **kwargs: Any) -> None:
         """Train."""
+        if self._weights is not None:
+            take_weights(self.model, self._weights)
         self.trainer.fit(**kwargs)
 
     def validate(self, **kwargs: Any) -> None:
@@ -244,9 +317,13 @@ class ProjectCLI(LightningCLI):
             has_trained = self.trainer.global_step > 0
             if _is_bad_input(error) and self._run is not None and not has_trained:
                 self._forget_start(self._run)
-            interrupted = isinstance(error, KeyboardInterrupt)
+            interrupted = isinstance(error, KeyboardInterrupt | SIGTERMException)
             status: Status = "interrupted" if interrupted else "failed"
             self._conclude(status, time.monotonic() - start_s)
+            if _is_bad_input(error) and self._resumption is not None:
+                resumed = shown_path(self._resumption.checkpoint)
+                if self._last_checkpoint == resumed:  # it has added nothing
+                    self._resumption.take_back()
             raise
         self._conclude("completed", time.monotonic() - start_s)
 
@@ -303,7 +380,7 @@ class ProjectCLI(LightningCLI):
             return
         _say(f"kept: {self._last_checkpoint}")
         if resumable:
-            _say(f"resume: {_bare_command(self._parser('fit').args)} --ckpt_path last")
+            _say(f"resume: {_bare_command(self._parser('fit').args)} --resume auto")
 
 
 def _is_bad_input(error: BaseException) -> bool:
@@ -313,11 +390,12 @@ def _is_bad_input(error: BaseException) -> bool:
 
 
 def _bare_command(args: list[str]) -> str:
-    """Return the command line of this process, without a `--ckpt_path`."""
+    """Return the command line of this process, but for where it begins."""
+    start = ("--ckpt_path", "--resume")
     kept = [
         arg
         for arg, previous in zip(args, ["", *args], strict=False)
-        if "--ckpt_path" not in (arg, previous) and not arg.startswith("--ckpt_path=")
+        if arg.partition("=")[0] not in start and previous not in start
     ]
     return _search_path() + shlex.join([*_program(), "fit", *kept])
 

@@ -53,6 +53,19 @@ class Run:
         # The run was killed, or is not over: it had no time to say which is best.
         return self._newest_file() if kind == "last" else None
 
+    def is_over(self) -> bool:
+        """Tell whether there is nothing to go on with: it is complete, or was no fit."""
+        summary = self._summary()
+        if summary is None:  # killed, or running
+            return False
+        return summary.get("command") != "fit" or summary.get("status") == "completed"
+
+    @property
+    def status(self) -> str:
+        """How it ended: completed, interrupted, failed or killed."""
+        summary = self._summary()
+        return "killed" if summary is None else str(summary.get("status"))
+
     def discard_start(self) -> None:
         """Remove the folder if it holds nothing but what a start writes."""
         names = {entry.name for entry in self.folder.iterdir()}
@@ -133,18 +146,43 @@ def find_checkpoint(given: str) -> Path:
     path = Path(given)
     if path.is_file():
         return path
-    run = _run_named(given)
+    if given.isdigit():
+        return _checkpoint_of(run_named(given))
+    run = _run_at(path)
     if run is not None:
         return _checkpoint_of(run)
-    if given.isdigit():
-        numbers = [str(run.number) for run in runs_newest_first()]
-        raise CheckpointNotFoundError(
-            f"There is no run {given}. Runs here: {', '.join(numbers) or 'none yet'}."
-        )
     raise CheckpointNotFoundError(
         f"No checkpoint at `{given}`.{_known_checkpoints(path)} Accepted: best, last, "
         "the number of a run, or the path of a .ckpt file."
     )
+
+
+def run_named(number: str) -> Run:
+    """Return the run of that number.
+
+    Raises:
+        CheckpointNotFoundError: There is none.
+    """
+    run = Run(RUNS / number)
+    if not run.folder.is_dir():
+        numbers = [str(run.number) for run in runs_newest_first()]
+        raise CheckpointNotFoundError(
+            f"There is no run {number}. Runs here: {', '.join(numbers) or 'none yet'}."
+        )
+    return run
+
+
+def newest_weights() -> Path:
+    """Return the best checkpoint, else the last, of the newest run that has one.
+
+    Raises:
+        CheckpointNotFoundError: No run has one.
+    """
+    for run in runs_newest_first():
+        path = run.checkpoint("best") or run.checkpoint("last")
+        if path is not None:
+            return path
+    return _newest_checkpoint("last")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -171,9 +209,7 @@ def _newest_checkpoint(kind: CheckpointKind) -> Path:
     raise CheckpointNotFoundError(message)
 
 
-def _run_named(given: str) -> Run | None:
-    path = Path(given)
-    folder = RUNS / given if given.isdigit() else path
+def _run_at(folder: Path) -> Run | None:
     is_run = folder.name.isdigit() and folder.resolve().parent == RUNS.resolve()
     return Run(RUNS / folder.name) if is_run and folder.is_dir() else None
 

@@ -103,6 +103,17 @@ def load_from_checkpoint(
     return loaded
 
 
+def take_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load a checkpoint's weights, and nothing else of it, into a module.
+
+    Raises:
+        CheckpointFormatError: The file is no checkpoint of a module.
+        CheckpointMismatchError: Names or shapes differ.
+    """
+    checkpoint = TorchCheckpointIO().load_checkpoint(Path(path), "cpu")
+    _load_module(module, checkpoint, None, path)
+
+
 def load_weights(
     module: nn.Module, state_dict: dict[str, Any], strict: bool, source: object
 ) -> None:

@@ -103,6 +103,14 @@ def test_own_options_are_translated(project: Path) -> None:
     ]
 
 
+def test_resuming_is_the_programs_business(project: Path) -> None:
+    done = run_process("train", "--resume", "auto", "--model.lr", "1", cwd=project)
+    assert report_of(done)["argv"] == [
+        *("fit", "--config", "config.yaml", "--resume", "auto", "--model.lr", "1"),
+    ]
+    assert "--resume" not in run_process("test", "--help", cwd=project).stdout
+
+
 def test_help_of_the_program_is_reachable(project: Path) -> None:
     report = report_of(run_process("train", "--", "--help", cwd=project))
     assert report["argv"] == ["fit", "--config", "config.yaml", "--help"]

@@ -342,7 +342,7 @@ def test_interrupted_fit_keeps_a_checkpoint_and_says_how_to_go_on(
     out, err = capsys.readouterr()
     assert json.loads(out) == summary
     assert "kept: runs/1/checkpoints/last.ckpt" in err
-    assert "--model.fail=interrupt --json --ckpt_path last" in err
+    assert "--model.fail=interrupt --json --resume auto" in err
     run("fit", "--ckpt_path=last")
     assert read("runs/2/summary.json")["status"] == "completed"
 
@@ -487,7 +487,7 @@ def test_ctrl_c_ends_the_program_with_130(project: Path) -> None:
     assert json.loads(out.splitlines()[-1])["status"] == "interrupted"
     assert "Traceback" not in err
     command = "python -m program fit --config=config.yaml --trainer.max_epochs=-1"
-    assert f"resume: PYTHONPATH=. {command} --json --ckpt_path last" in err
+    assert f"resume: PYTHONPATH=. {command} --json --resume auto" in err
 
 
 @pytest.mark.slow

@@ -1,0 +1,216 @@
+"""Which run a fit goes on with, and what has changed since."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightgen_runtime.cli.runs import CHECKPOINTS, CONFIG, SUMMARY, Run, run_named
+from lightgen_runtime.cli.runs import runs_newest_first as runs
+from lightgen_runtime.io import TorchCheckpointIO
+from lightgen_runtime.utilities.exceptions import (
+    CheckpointFormatError,
+    CheckpointNotFoundError,
+    MisconfigurationException,
+)
+from lightgen_runtime.utilities.rank_zero import print_to_stderr, rank_zero_only
+
+try:
+    import fcntl
+
+    _HAS_LOCKS = True
+except ImportError:  # Windows
+    _HAS_LOCKS = False
+
+# Another process that looks whether a run is in use locks it for a moment.
+_TRIES, _TRY_EVERY_S = 25, 0.02
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """A run to go on with, and from where."""
+
+    run: Run
+    checkpoint: Path
+    files: dict[Path, bytes]  # what the fit will replace, as it was before
+
+    @classmethod
+    def of(cls, run: Run, checkpoint: Path) -> Resumption:
+        """Remember the run as it is."""
+        paths = [run.folder / name for name in (CONFIG, SUMMARY)]
+        files = {path: path.read_bytes() for path in paths if path.is_file()}
+        return cls(run, checkpoint, files)
+
+    def begin(self) -> None:
+        """Have the run count as one that is not over."""
+        (self.run.folder / SUMMARY).unlink(missing_ok=True)
+
+    def take_back(self) -> None:
+        """Leave the run as if nobody had tried to go on with it."""
+        for path in (self.run.folder / CONFIG, self.run.folder / SUMMARY):
+            if path in self.files:
+                path.write_bytes(self.files[path])
+            else:
+                path.unlink(missing_ok=True)
+
+    def differences(self, config: str) -> list[str]:
+        """Return a line for each setting that is another one in `config`."""
+        stored = self.files.get(self.run.folder / CONFIG, b"")
+        before, now = (
+            dict(_settings(yaml.safe_load(c) or {})) for c in (stored, config)
+        )
+        return [
+            f"{name}: {before.get(name)!r} in the run so far, {now.get(name)!r} now"
+            for name in sorted({*before, *now})
+            if before.get(name) != now.get(name)
+        ]
+
+
+def choose_resumption(wanted: str, job: str | None) -> Resumption | None:
+    """Find what a fit goes on with.
+
+    Args:
+        wanted: "auto", for the newest fit that is not over and has a checkpoint; or the
+            number of a run.
+        job: The SLURM job that was started again, whose own run comes first.
+
+    Returns:
+        None if there is nothing to go on with.
+
+    Raises:
+        MisconfigurationException: `wanted` is neither; or the run is being trained.
+        CheckpointNotFoundError: There is no such run, or it has no checkpoint.
+    """
+    if wanted.isdigit():
+        return _of_number(wanted)
+    if wanted != "auto":
+        raise MisconfigurationException(
+            f"`--resume {wanted}` is not accepted. Use auto (the newest run that is not "
+            "over), the number of a run, or weights (a new run that begins with them)."
+        )
+    if job is not None and (own := of_job(job)) is not None:
+        return own
+    for run in runs():
+        if run.is_over():
+            continue
+        if is_in_use(run):
+            _say(f"run {run.number} is being trained by another process")
+        elif (path := newest_sound(run)) is not None:
+            return Resumption.of(run, path)
+    return None
+
+
+def of_job(job: str) -> Resumption | None:
+    """Return what a SLURM job left in the folder of its run when it was interrupted."""
+    for run in runs():
+        if (path := run.folder / f"hpc_ckpt_{job}.ckpt").is_file():
+            return Resumption.of(run, path)
+    return None
+
+
+def _of_number(number: str) -> Resumption:
+    run = run_named(number)
+    if is_in_use(run):
+        raise in_use_error(run)
+    path = newest_sound(run)
+    if path is None:
+        raise CheckpointNotFoundError(
+            f"Run {number} has no checkpoint that a fit can go on from."
+        )
+    return Resumption.of(run, path)
+
+
+def newest_sound(run: Run) -> Path | None:
+    """Return the newest checkpoint that is whole and holds more than weights."""
+    folders = (run.folder / CHECKPOINTS, run.folder)
+    files = [path for folder in folders for path in folder.glob("*.ckpt")]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            content = TorchCheckpointIO().load_checkpoint(path, map_location="cpu")
+        except CheckpointFormatError as error:
+            _say(f"passed over: {error}")
+            continue
+        if "optimizer_states" in content:
+            return path
+    return None
+
+
+# ---- a run in use ----
+
+
+def hold(run: Run) -> int | None:
+    """Have the run count as in use until the process ends, or `release` is called.
+
+    Returns:
+        What to release; None where a folder cannot be locked.
+
+    Raises:
+        MisconfigurationException: Another process trains in it.
+    """
+    if not _HAS_LOCKS:
+        return None
+    descriptor = os.open(run.folder, os.O_RDONLY)
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_TRY_EVERY_S)
+        except OSError:  # no locks there, as on some network file systems
+            os.close(descriptor)
+            return None
+        else:
+            return descriptor
+    os.close(descriptor)
+    raise in_use_error(run)
+
+
+def in_use_error(run: Run) -> MisconfigurationException:
+    """Return the error for a run that cannot be gone on with just now."""
+    return MisconfigurationException(
+        f"run {run.number} is being trained by another process. Wait for its end, or begin "
+        "a run of its own with `--ckpt_path`."
+    )
+
+
+def release(held: int | None) -> None:
+    """End what `hold` began."""
+    if held is not None:
+        os.close(held)
+
+
+def is_in_use(run: Run) -> bool:
+    """Tell whether another process trains in the folder; every rank but 0 says no.
+
+    That is then the process of rank 0.
+    """
+    if not _HAS_LOCKS or rank_zero_only.rank != 0:
+        return False
+    descriptor = os.open(run.folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # no locks there
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _settings(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _settings(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def _say(message: str) -> None:
+    if rank_zero_only.rank == 0:
+        print_to_stderr(message)
