@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +19,7 @@ from lightgen.blocks.optimizer import (
 )
 from lightgen.blocks.pristine import with_base
 from lightgen.blocks.probe import can_probe, check_sound, probe
+from lightgen.blocks.resumable import prospects, sentences
 from lightgen.blocks.status import NEW_SUFFIX
 from lightgen.commands.optimizer_flags import with_optimizer_options
 from lightgen.errors import OutOfDateError, UsageError
@@ -99,6 +101,11 @@ def regen_optimizer(
     sidecar = on_conflict == "sidecar" and bool(result.outcome.conflicts)
     if result.outcome.conflicts and not sidecar:
         raise conflict_error(result.block.file, result.outcome.conflicts)
+    former = result.former.spec if result.former is not None else None
+    checkpoints = prospects(root, result.block.spec, former)
+    if result.changes and not as_json:
+        for line in sentences(checkpoints):
+            console.say(line)
     if check:
         _check(result)
     dry_run = dry_run or diff or check
@@ -112,7 +119,8 @@ def regen_optimizer(
         seen = {STATE_PATH: state_file, result.block.file: before}
         write_command(root, typed_command(), tree, seen)
     if as_json:
-        console.put_json(_as_json(root, result, tree, written=not dry_run))
+        record = _as_json(root, result, tree, written=not dry_run)
+        console.put_json({**record, "checkpoints": [asdict(c) for c in checkpoints]})
     elif sidecar:
         (path,) = tree
         done = "Nothing written. It would go" if dry_run else "Wrote the new block"
