@@ -60,3 +60,71 @@ def test_resume_with_another_rate(tmp_path: Path) -> None:
 
     assert rate_after_resuming(REFERENCE) == 0.1
     assert rate_after_resuming(OURS) == 0.02
+
+
+def saving_at(namespace: str, path: Path) -> Any:
+    class Save(importlib.import_module(namespace).Callback):  # type: ignore
+        def on_validation_batch_end(
+            self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
+            if batch_idx == 1 and trainer.current_epoch == 0:
+                trainer.save_checkpoint(path)
+
+    return Save()
+
+
+def test_resume_inside_a_validation(tmp_path: Path) -> None:
+    def validated_after_resuming(namespace: str) -> list[int]:
+        seen: list[int] = []
+
+        def validation_step(self: Any, batch: Any, batch_idx: int) -> None:
+            seen.append(batch_idx)
+
+        members = {"validation_step": validation_step}
+        kind = type("Module", (small_module(namespace),), members)
+        path = tmp_path / f"{namespace}.ckpt"
+        flags: dict[str, Any] = {"max_epochs": 1, "num_sanity_val_steps": 0}
+        saving = [saving_at(namespace, path)]
+        quiet_trainer(namespace, callbacks=saving, **flags).fit(kind(), data(), data())
+        seen.clear()
+        quiet_trainer(namespace, **flags).fit(kind(), data(), data(), ckpt_path=path)
+        return seen
+
+    assert validated_after_resuming(REFERENCE) == []
+    assert validated_after_resuming(OURS) == [2, 3]
+
+
+def test_rows_behind_the_checkpoint_of_a_resumed_fit(tmp_path: Path) -> None:
+    def steps_in_the_file(namespace: str) -> list[str]:
+        loggers = importlib.import_module(f"{namespace}.pytorch.loggers")
+        path = tmp_path / f"{namespace}.ckpt"
+
+        def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+            self.log("loss", loss := self.layer(batch).mean())
+            return loss
+
+        class Save(importlib.import_module(namespace).Callback):  # type: ignore
+            def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+                if trainer.global_step == 2:
+                    trainer.save_checkpoint(path)
+
+        members = {"training_step": training_step}
+        kind = type("Module", (small_module(namespace),), members)
+        flags: dict[str, Any] = {"max_epochs": 1, "log_every_n_steps": 1}
+        for callbacks, ckpt_path in (([Save()], None), ([], path)):
+            logger = loggers.TensorBoardLogger(tmp_path / namespace, version=0)
+            trainer = quiet_trainer(
+                namespace, callbacks=callbacks, **{**flags, "logger": logger}
+            )
+            trainer.fit(kind(), data(), ckpt_path=ckpt_path)
+        return read_steps(logger.log_dir)
+
+    def read_steps(folder: str) -> list[str]:
+        from tensorboard.backend.event_processing import event_accumulator
+
+        found = event_accumulator.EventAccumulator(folder)
+        found.Reload()
+        return [str(event.step) for event in found.Scalars("loss")]
+
+    assert len(steps_in_the_file(REFERENCE)) > 4
+    assert steps_in_the_file(OURS) == ["0", "1", "2", "3"]

@@ -16,6 +16,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ def forked(act: Callable[[], object]) -> int:
     """Start a process that does one thing; return its id."""
     pid = os.fork()
     if pid == 0:
+        os.setpgid(0, 0)
         try:
             act()
         except BaseException:
@@ -114,7 +116,11 @@ def forked(act: Callable[[], object]) -> int:
 
 
 def exit_code(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    """Wait for a process that `forked` has started, and end what it leaves behind."""
+    status = os.waitpid(pid, 0)[1]
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # workers of a loader
+    return os.waitstatus_to_exitcode(status)
 
 
 def relative(value: Any, folder: Path) -> Any:

@@ -223,7 +223,7 @@ class WorkerReader(IndexReader):
         super().__init__(loader)
         self._persists = loader.persistent_workers
         self._workers = WorkerStates(loader.num_workers)
-        self._opened = self._again = False
+        self._opened = self._again = self._cut = False
 
     def _open(
         self, skip: int, records: bool, restored: dict[str, Any]
@@ -242,6 +242,15 @@ class WorkerReader(IndexReader):
         self._workers = WorkerStates(number)
         aligned = skip - skip % number
         starts = {}
+        received = 0 if skip else restored.get("received", 0)
+        cut = self._cuts(received) if received else restored.get("cut", False)
+        if cut and skip < number:
+            rank_zero_warn(
+                f"the workers of {type(loader).__name__} persist, and a limit on the number "
+                "of batches cut its pass short: random numbers drawn while loading are not "
+                "those of the run that is resumed. Leave out the limit or "
+                "`persistent_workers` to go on exactly."
+            )
         if saved is not None and (skip or self._persists):
             starts = self._workers.restore(saved, aligned if skip else None)
         entry = random_states(loader) if self._again else None
@@ -272,12 +281,21 @@ class WorkerReader(IndexReader):
         if taken or self._persists:
             state["workers"] = self._workers.state(taken)
         state["opened"] = self._persists and self._opened
+        state["cut"] = self._persists and self._cut
+        state["received"] = self._workers.received if self._persists else 0
         state["again"] = self._again
         return state
 
     def end_pass(self) -> None:
         """See `Reader.end_pass`."""
+        if self._workers.received:
+            self._cut = self._cuts(self._workers.received)
         self._workers.end_pass()
+
+    def _cuts(self, received: int) -> bool:
+        """Tell whether a pass of that length left some of what workers had loaded."""
+        indices = _indices_of(self.loader)
+        return isinstance(indices, Sized) and received < len(indices)
 
 
 class Indices:

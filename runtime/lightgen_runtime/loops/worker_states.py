@@ -63,6 +63,7 @@ class WorkerStates:
     """What the main process knows of each worker's states."""
 
     def __init__(self, workers: int) -> None:
+        self.received = 0  # batches of the running pass
         self._known: list[deque[tuple[int, States]]] = [
             deque(maxlen=_KEPT) for _ in range(workers)
         ]
@@ -72,6 +73,7 @@ class WorkerStates:
         known = self._known
         for number, (batch, worker, *states) in enumerate(sent, first):
             known[worker].append((number, (states[0], states[1], states[2])))
+            self.received = number + 1
             yield batch
 
     def state(self, taken: int | None) -> list[list[tuple[int, States]]]:
@@ -106,6 +108,7 @@ class WorkerStates:
 
     def end_pass(self) -> None:
         """Count batches anew; only what each worker ended with remains."""
+        self.received = 0
         for known in self._known:
             if known:
                 last = known[-1][1]

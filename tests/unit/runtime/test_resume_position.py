@@ -215,6 +215,18 @@ def test_generators_of_the_dataset_go_on(workers: int, tmp_path: Path) -> None:
     assert_goes_on(make, tmp_path / "x.ckpt", moments, max_epochs=2)
 
 
+def test_persistent_workers_that_a_limit_cuts_short_are_told_of(tmp_path: Path) -> None:
+    path, make = tmp_path / "x.ckpt", WORKER_LOADERS["persistent"]
+    flags = {"limit_train_batches": 5, "max_epochs": 2}
+    for moment in [("on_train_epoch_end", 1), ("on_train_batch_end", 6)]:
+        with pytest.raises(KeyboardInterrupt):
+            fit(make, [Interrupt(*moment, path)], **flags)
+        with pytest.warns(
+            UserWarning, match="a limit on the number of batches cut its"
+        ):
+            fit(make, [], path, **flags)
+
+
 def test_few_batches_are_loaded_again_by_workers(tmp_path: Path) -> None:
     make, path = WORKER_LOADERS["two"], tmp_path / "x.ckpt"
     with pytest.raises(KeyboardInterrupt):
