@@ -141,6 +141,7 @@ def test_other_number_of_processes_goes_on_from_an_epochs_end(results: Run) -> N
 def test_save_that_fails_is_every_process_affair(results: Run) -> None:
     for found in (result["saves_that_fail"] for result in results(2)):
         assert found["failed"] == 2
+        assert found["raised"]
         assert found["best"] == "epoch=1-step=4.ckpt"
         assert found["last"] == "last.ckpt"
         assert found["files"] == ["epoch=1-step=4.ckpt", "last.ckpt"]
