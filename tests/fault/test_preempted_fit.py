@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,26 @@ def test_first_ctrl_c_says_what_a_second_does(
     said = (ends[0] / "sigint/output").read_text()
     assert "Ctrl-C again stops at once" in said
     assert "Saved `checkpoints/interrupted-step=6.ckpt`" in said
+
+
+def test_signal_to_one_process_stops_all_behind_the_same_batch(tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if name != "RANK"}
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("preempted_together.py"))],
+        cwd=tmp_path,
+        env={**clean, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 143, done.stderr
+    one, other = (
+        json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)
+    )
+    assert one == other
+    assert one["batches"] >= 6
+    assert one["code"] == 143
+    assert one["files"] == [f"interrupted-step={one['batches']}.ckpt"]
+    assert one["left"] == []
+    assert one["equal"]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightgen_runtime.io.checkpoint_io import CheckpointIO, TorchCheckpointIO
+from lightgen_runtime.strategies.stop_votes import StopVotes
 
 T = TypeVar("T")
 
@@ -180,6 +181,10 @@ class Strategy(ABC):
         self.raise_together(error)
         agreed: T = self.broadcast(result)
         return agreed
+
+    def stop_votes(self) -> StopVotes | None:
+        """Return what processes agree with on where to stop; None if there is but one."""
+        return None
 
     def on_exception(self, error: BaseException) -> None:
         """Go on without the other processes, which may be anywhere or gone."""

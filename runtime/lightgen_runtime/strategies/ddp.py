@@ -24,6 +24,7 @@ from lightgen_runtime.strategies.launch import (
     start_processes,
 )
 from lightgen_runtime.strategies.ranks import Ranks, ranks_from_environment
+from lightgen_runtime.strategies.stop_votes import StopVotes
 from lightgen_runtime.utilities.exceptions import MisconfigurationException, add_note
 from lightgen_runtime.utilities.nearest import did_you_mean
 from lightgen_runtime.utilities.rank_zero import rank_zero_only
@@ -195,6 +196,13 @@ class DDPStrategy(Strategy):
             # end of the interpreter, which they do not survive.
             gc.collect()
             dist.destroy_process_group()
+
+    def stop_votes(self) -> StopVotes | None:
+        """See `Strategy`."""
+        if self._alone or self.world_size == 1:
+            return None
+        store: Any = dist.distributed_c10d._get_default_store()
+        return StopVotes(store.clone(), self.global_rank, self.world_size)
 
     def on_exception(self, error: BaseException) -> None:
         """See `Strategy`; say what to do about parameters that got no gradient."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -28,7 +29,8 @@ _STARTER = "LIGHTGEN_STARTED_BY"  # process id of rank 0, in those that it start
 _LOOK_EVERY_S = 0.2
 # How long a process may take to end by itself after another one has failed.
 _GRACE_S = 5.0
-_INTERRUPTED = (130, -2)  # by SIGINT, which a terminal sends to all processes
+# By SIGINT, which a terminal sends to all processes; by a signal that all have agreed on.
+_INTERRUPTED = (130, -2, *(128 + number for number in signal.Signals))
 
 
 class Children:

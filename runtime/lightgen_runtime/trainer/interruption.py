@@ -16,23 +16,20 @@ if TYPE_CHECKING:
 INTERRUPTED_PREFIX = "interrupted-"
 
 
-def save_interrupted(trainer: Trainer) -> str | None:
+def save_interrupted(trainer: Trainer) -> None:
     """Write the state of the fit, in place of what an earlier interruption left.
 
     Collective. Returns when the file is on the disk. A trainer without a
     `ModelCheckpoint`, and a trial run, write nothing.
-
-    Returns:
-        The file's path; None if there is none.
     """
     path = _path(trainer)
     if path is None:
-        return None
+        return
+    trainer.interrupted_path = path
     trainer.save_checkpoint(path)
     trainer.strategy.checkpoint_io.teardown()  # no time for a thread of its own
     rank_zero_info(f"Saved `{path}`: the fit is interrupted")
     _remove_source(trainer, kept=path)
-    return path
 
 
 def forget_interrupted(trainer: Trainer) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -19,14 +20,22 @@ from lightgen_runtime.io.schema import SETTLED
 from lightgen_runtime.trainer import slurm
 from lightgen_runtime.trainer.ckpt_path import newest_checkpoint
 from lightgen_runtime.trainer.interruption import save_interrupted
+from lightgen_runtime.trainer.states import RunningStage
 from lightgen_runtime.utilities.exceptions import SIGTERMException
-from lightgen_runtime.utilities.rank_zero import print_to_stderr, rank_zero_only
+from lightgen_runtime.utilities.rank_zero import (
+    print_to_stderr,
+    rank_zero_only,
+    rank_zero_warn,
+)
 
 if TYPE_CHECKING:
     from lightgen_runtime.loops.run import Run
+    from lightgen_runtime.strategies.stop_votes import StopVotes
     from lightgen_runtime.trainer.trainer import Trainer
 
 _REQUEUE_SIGNAL = "SIGUSR1"  # Source: the one by which Lightning 2.6.6 requeues
+_LOOK_EVERY_S = 0.5  # whether another process asks to stop
+_VOTES_EVERY_S = 0.05
 # How long the program may take to end by itself once the deadline is over.
 _GRACE_S = 5.0
 
@@ -44,12 +53,15 @@ class StopRequest:
         self._trainer, self._run, self._former = trainer, run, former
         self._deadline_s = settings_of(trainer).deadline_s
         self._number: int | None = None  # of the signal that asked first
-        self._expired = False
+        self._expired = self._is_over = False
+        self._interrupts = 0  # how often Ctrl-C was pressed
         self._process, self._thread_id = os.getpid(), threading.get_ident()
-        # A lock, because releasing one is all that a signal handler can safely do.
-        self._asked, self._reached = threading.Lock(), threading.Lock()
-        self._asked.acquire()
-        self._reached.acquire()
+        self._votes = trainer.strategy.stop_votes()
+        self._last_batch = 0  # the one behind which to stop
+        # Locks, because releasing one is all that a signal handler can safely do.
+        self._asked, self._agreed, self._reached = (threading.Lock() for _ in range(3))
+        for lock in (self._asked, self._agreed, self._reached):
+            lock.acquire()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -64,6 +76,7 @@ class StopRequest:
                 raise
             self._stop()
         finally:
+            self._is_over = True
             _release(self._reached)
             _release(self._asked)
             for number, handler in self._former.items():
@@ -78,17 +91,20 @@ class StopRequest:
             return
         if number == signal.SIGTERM:
             self._trainer.note_sigterm()
-        asked_before = self._number is not None
-        if self._expired or (asked_before and number == signal.SIGINT):
+        self._interrupts += number == signal.SIGINT
+        if self._expired or self._interrupts > 1:
             raise _error(number)
         former = self._former[number]
         if callable(former) and number != signal.SIGINT:
             former(number, frame)
-        if not asked_before:
-            self._number = number
-            self._run.request_stop(self._stop)
+        if self._number is None:
+            self._begin(number)
             _release(self._asked)
-            _announce(number)
+
+    def _begin(self, number: int) -> None:
+        self._number = number
+        self._run.request_stop(self._stop)
+        _announce(number)
 
     def _pass_on_in_child(self, number: int) -> None:
         """Let a forked process, which has inherited the handler, end by SIGTERM only.
@@ -103,8 +119,13 @@ class StopRequest:
     def _stop(self) -> None:
         """Save and raise; called at safe points, in the fit's own thread."""
         assert self._number is not None
+        if self._votes is not None and not self._is_agreed_batch():
+            return
         _release(self._reached)
-        self._trainer.interrupted_path = save_interrupted(self._trainer)
+        try:
+            save_interrupted(self._trainer)
+        except OSError as error:
+            rank_zero_warn(f"the interrupted fit could not be saved: {error}")
         raise _error(self._number)
 
     def _has_lost_a_worker(self, error: RuntimeError) -> bool:
@@ -116,10 +137,22 @@ class StopRequest:
         at_batch = self._run.progress.phase == SETTLED
         return asked and at_batch and "DataLoader worker" in str(error)
 
+    def _is_agreed_batch(self) -> bool:
+        """Tell whether this is where all processes stop; wait until that is settled."""
+        if self._trainer.state.stage != RunningStage.TRAINING:
+            return False  # processes may validate different numbers of batches
+        self._agreed.acquire()
+        self._agreed.release()
+        return self._run.progress.total_batches >= self._last_batch
+
     def _watch(self) -> None:
-        self._asked.acquire()
-        number = self._number
-        if number is None or self._reached.acquire(timeout=self._deadline_s):
+        self._wait_for_request()
+        number, end = self._number, time.monotonic() + self._deadline_s
+        if number is None:
+            return
+        if self._votes is not None:
+            self._agree(self._votes, number, end)
+        if self._reached.acquire(timeout=max(0.0, end - time.monotonic())):
             return
         self._expired = True
         newest = newest_checkpoint(self._trainer)
@@ -133,20 +166,46 @@ class StopRequest:
         if not self._reached.acquire(timeout=_GRACE_S):
             os._exit(128 + number)
 
+    def _wait_for_request(self) -> None:
+        """Wait for a signal, here or in another process, or for the fit's end."""
+        if self._votes is None:
+            self._asked.acquire()
+            return
+        while not self._asked.acquire(timeout=_LOOK_EVERY_S):
+            if (number := self._votes.asked()) is not None:
+                self._begin(number)
+                return
+
+    def _agree(self, votes: StopVotes, number: int, end: float) -> None:
+        """Agree with the other processes on the batch behind which all stop."""
+        self._number = votes.ask(number)
+        # Since `request_stop` each batch is followed by a look, the running one included.
+        votes.vote(self._run.progress.total_batches + 1)
+        while (batch := votes.result()) is None:
+            if self._is_over or time.monotonic() > end:
+                return
+            time.sleep(_VOTES_EVERY_S)
+        self._last_batch = batch
+        _release(self._agreed)
+
 
 @contextmanager
 def stopping_when_asked(trainer: Trainer, run: Run) -> Iterator[None]:
     """Let signals end the fit inside at its next safe point, its state being saved.
 
     `SIGTERMException` is raised then, or `KeyboardInterrupt` after Ctrl-C. A handler that
-    the program has installed is called as well; one for Ctrl-C stays alone. Left to the
-    system's way are: signals that the program ignores, a fit outside of the main thread,
-    and Ctrl-C where nothing is kept.
+    the program has installed is called as well; one for Ctrl-C stays alone. Of several
+    processes all stop if one gets a signal. Left to the system's way are: signals that the
+    program ignores; a fit outside of the main thread; and where nothing is kept, Ctrl-C
+    and fits in several processes.
     """
-    former = _former_handlers(trainer)
-    if not former:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    keeps = bool(trainer.checkpoint_callbacks) and not trainer.fast_dev_run
+    alone = trainer.world_size == 1
+    if trainer.state.fn != "fit" or not in_main_thread or not (alone or keeps):
         yield
         return
+    former = _former_handlers(trainer, keeps)
     with StopRequest(trainer, run, former).listening():
         yield
 
@@ -166,16 +225,11 @@ def requeue_if_due(trainer: Trainer, error: BaseException | None) -> None:
         slurm.requeue()
 
 
-def _former_handlers(trainer: Trainer) -> dict[int, Any]:
+def _former_handlers(trainer: Trainer, keeps: bool) -> dict[int, Any]:
     """Return what handles each signal that is ours to handle."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    alone = trainer.world_size == 1
-    if trainer.state.fn != "fit" or not in_main_thread or not alone:
-        return {}
     handlers = {n: signal.getsignal(n) for n in settings_of(trainer).numbers}
     # None: installed by something other than Python.
     former = {n: h for n, h in handlers.items() if h not in (None, signal.SIG_IGN)}
-    keeps = bool(trainer.checkpoint_callbacks) and not trainer.fast_dev_run
     handler: Any = signal.getsignal(signal.SIGINT)
     if keeps and handler is signal.default_int_handler:
         former[signal.SIGINT] = handler
