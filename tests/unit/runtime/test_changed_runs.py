@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from lightgen_runtime import Callback
+from lightgen_runtime.optim import CombinedOptimizer
 
 Configure = Callable[[Any], Any]
 BATCHES = 4
@@ -278,3 +279,21 @@ def test_record_is_of_the_configuration_not_of_the_moment(tmp_path: Path) -> Non
     assert group["parameters"] == ["layer.weight", "layer.bias"]
     assert group["options"]["lr"] == 0.1
     assert group["options"]["momentum"] == 0.9
+
+
+def test_record_names_what_an_optimizer_combines(tmp_path: Path) -> None:
+    """As `lightgen regen` spells it, which compares this with a manifest."""
+
+    def combined(second: type[Any]) -> Configure:
+        def configure(self: Any) -> Any:
+            first = SGD([self.layer.weight], lr=0.1)
+            return CombinedOptimizer(first, second([self.layer.bias], lr=0.1))
+
+        return configure
+
+    trainer, _ = fit(combined(AdamW), 1)
+    trainer.save_checkpoint(path := tmp_path / "some.ckpt")
+    own = torch.load(path, weights_only=True)["lightgen"]
+    assert own["optimizers"][0]["class"] == "CombinedOptimizer(SGD, AdamW)"
+    with pytest.warns(UserWarning, match=r"CombinedOptimizer\(SGD, Adam\) now and was"):
+        fit(combined(Adam), 2, path)
