@@ -1,7 +1,8 @@
 """The command-line program: its verbs, and the exit code of each error.
 
 0 done, 1 the system refused, 2 usage, 3 conflict, 4 untrusted template or project, 5
-verification failed or `doctor` found a problem, 6 out of date (`--check`). An error that
+verification failed or `doctor` or `ckpt verify` found a problem, 6 out of date
+(`--check`) or, by `ckpt diff`, different. An error that
 is neither of our family nor the system's is a defect of ours and keeps its traceback.
 """
 
@@ -15,7 +16,9 @@ import typer
 from lightgen import __version__, console
 from lightgen.commands import (
     adopt,
+    ckpt,
     doctor,
+    export,
     history,
     lr,
     new,
@@ -53,6 +56,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+_ckpt_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 _templates_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -88,6 +92,11 @@ app.command("doctor")(doctor.doctor)
 app.command("undo")(history.undo)
 app.command("redo")(history.redo)
 app.command("optimizers")(optimizers.optimizers)
+_ckpt_app.command("inspect")(ckpt.inspect)
+_ckpt_app.command("verify")(ckpt.verify)
+_ckpt_app.command("diff")(ckpt.diff)
+_ckpt_app.command("convert")(ckpt.convert)
+app.add_typer(_ckpt_app, name="ckpt", help="Look at checkpoints; convert them.")
 _templates_app.command("list")(templates.list_templates)
 _templates_app.command("show")(templates.show_template)
 _templates_app.command("export")(templates.export_template)
@@ -96,6 +105,9 @@ for _verb, (_subcommand, _help) in run.VERBS.items():
     app.command(
         _verb, help=_help, epilog=run.EPILOG, context_settings=run.PASS_THROUGH
     )(run.verb_command(_subcommand))
+app.command("export", epilog=run.EPILOG, context_settings=run.PASS_THROUGH)(
+    export.export
+)
 
 
 def main() -> None:

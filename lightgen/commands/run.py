@@ -165,13 +165,13 @@ def _config_paths(root: Path, given: list[str] | None) -> list[str]:
 
 
 def _checkpoint(root: Path, given: str) -> str:
-    if _is_checkpoint_name(given):
+    if is_checkpoint_name(given):
         return given
     path = _relative(root, absolute_path(given, where="option --ckpt"))
-    return f"./{path}" if _is_checkpoint_name(path) else path
+    return f"./{path}" if is_checkpoint_name(path) else path
 
 
-def _is_checkpoint_name(text: str) -> bool:
+def is_checkpoint_name(text: str) -> bool:
     """Tell what the program takes for a checkpoint's or a run's name, not for a path."""
     return text in {"best", "last"} or text.isdigit()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import pytest
 import torch
 from recording import callbacks_of, data, quiet_trainer
 from test_callbacks import OURS, REFERENCE, build, sgd
+
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 BOTH = pytest.mark.parametrize("namespace", [OURS, REFERENCE])
 
@@ -81,3 +84,46 @@ def test_last_checkpoint_of_a_trial_run(namespace: str, tmp_path: Path) -> None:
     )
     trainer.fit(build(namespace, configure_optimizers=sgd), data(12, 2), data(4))
     assert any(tmp_path.iterdir()) is (namespace == REFERENCE)
+
+
+@BOTH
+def test_hook_before_a_file_is_written(namespace: str, tmp_path: Path) -> None:
+    steps = []
+
+    def on_save_checkpoint(self: Any, checkpoint: dict[str, Any]) -> None:
+        steps.append(self.trainer.global_step)
+
+    checkpoint = callbacks_of(namespace).ModelCheckpoint(tmp_path)
+    trainer = quiet_trainer(
+        namespace, max_epochs=1, callbacks=[checkpoint], enable_checkpointing=True
+    )
+    methods = {"on_save_checkpoint": on_save_checkpoint, "configure_optimizers": sgd}
+    trainer.fit(build(namespace, **methods), data(12, 2))
+    # Once more here, before training, with a checkpoint that is not written.
+    assert steps == ([0, 6] if namespace == OURS else [6])
+
+
+@BOTH
+def test_state_that_no_loader_reads(namespace: str, tmp_path: Path) -> None:
+    trained = []
+
+    def on_save_checkpoint(self: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["mine"] = {"part": torch.nn.Identity()}
+
+    def on_train_batch_end(self: Any, *args: Any) -> None:
+        trained.append(1)
+
+    checkpoint = callbacks_of(namespace).ModelCheckpoint(tmp_path)
+    trainer = quiet_trainer(
+        namespace, max_epochs=1, callbacks=[checkpoint], enable_checkpointing=True
+    )
+    methods = {"on_save_checkpoint": on_save_checkpoint, "configure_optimizers": sgd}
+    module = build(namespace, on_train_batch_end=on_train_batch_end, **methods)
+    if namespace == OURS:
+        with pytest.raises(MisconfigurationException, match=r"`mine\.part`"):
+            trainer.fit(module, data(12, 2))
+        assert trained == []
+    else:
+        trainer.fit(module, data(12, 2))
+        with pytest.raises(UnpicklingError):
+            torch.load(checkpoint.best_model_path, weights_only=True)

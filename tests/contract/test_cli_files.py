@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cli_parts
 import pytest
 import torch
 import yaml
@@ -119,7 +120,8 @@ def test_built_arguments_come_back_from_a_checkpoint(same: Any) -> None:
     def scenario(side: Side) -> Any:
         path = saved_by(side, *ADAM, *wide, model=side.Encoding)
         hparams = torch.load(path, weights_only=True)["hyper_parameters"]
-        loaded = side.Encoding.load_from_checkpoint(path, map_location="cpu")
+        with torch.serialization.safe_globals([cli_parts.WideEncoder]):
+            loaded = side.Encoding.load_from_checkpoint(path, map_location="cpu")
         encoder = loaded.encoder
         return hparams, type(encoder).__name__, encoder.width, dict(loaded.hparams)
 
@@ -132,7 +134,9 @@ def test_chosen_class_comes_back_from_a_checkpoint(same: Any) -> None:
         deep = [f"--model={side.path('Deep')}", "--model.hidden=6"]
         path = saved_by(side, *ADAM, *deep)
         hparams = torch.load(path, weights_only=True)["hyper_parameters"]
-        loaded = side.L.LightningModule.load_from_checkpoint(path, map_location="cpu")
+        load = side.L.LightningModule.load_from_checkpoint
+        with torch.serialization.safe_globals([side.Deep]):
+            loaded = load(path, map_location="cpu")
         again = side.run(None, "test", *deep[:1], f"--ckpt_path={path}")
         return hparams, type(loaded).__name__, own_values(again.config.test)
 
@@ -170,7 +174,8 @@ def test_checkpoints_of_a_command_line_are_read_by_the_other_package(
     ours, theirs = map(Side, NAMESPACES)
     for writer, reader in ((ours, theirs), (theirs, ours)):
         path = saved_by(writer, *ADAM, *wide, model=writer.Encoding)
-        loaded = reader.Encoding.load_from_checkpoint(path, map_location="cpu")
+        with torch.serialization.safe_globals([cli_parts.WideEncoder]):
+            loaded = reader.Encoding.load_from_checkpoint(path, map_location="cpu")
         assert loaded.encoder.width == 6
 
 

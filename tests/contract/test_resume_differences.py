@@ -7,11 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recording import data, quiet_trainer, small_module
+import torch
+from recording import callbacks_of, data, quiet_trainer, small_module
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from lightgen_runtime.utilities.exceptions import CheckpointFormatError
+
 OURS, REFERENCE = "lightgen_runtime", "lightning"
+
+
+def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+    loss = self.layer(batch).square().mean()
+    self.log("loss", loss)
+    return loss
+
+
+def configure_optimizers(self: Any) -> Any:
+    return SGD(self.parameters(), lr=0.1)
+
+
+LOGGING = {"training_step": training_step, "configure_optimizers": configure_optimizers}
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -128,3 +144,44 @@ def test_rows_behind_the_checkpoint_of_a_resumed_fit(tmp_path: Path) -> None:
 
     assert len(steps_in_the_file(REFERENCE)) > 4
     assert steps_in_the_file(OURS) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("namespace", [OURS, REFERENCE])
+def test_scheduler_state_that_replaces_a_method(namespace: str, tmp_path: Path) -> None:
+    def configure_optimizers(self: Any) -> Any:
+        optimizer = SGD(self.parameters(), lr=0.1)
+        return [optimizer], [CosineAnnealingLR(optimizer, 9)]
+
+    members = {"configure_optimizers": configure_optimizers}
+    module = type("Module", (small_module(namespace),), members)()
+    trainer = quiet_trainer(namespace, max_epochs=1)
+    trainer.fit(module, data())
+    trainer.save_checkpoint(path := tmp_path / "x.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["lr_schedulers"][0]["get_lr"] = "no method any more"
+    torch.save(content, path)
+    trainer = quiet_trainer(namespace, max_epochs=2)
+    if namespace == OURS:
+        with pytest.raises(CheckpointFormatError, match="get_lr"):
+            trainer.fit(module, data(), ckpt_path=path)
+    else:
+        with pytest.raises(TypeError, match="not callable"):  # at the epoch's end
+            trainer.fit(module, data(), ckpt_path=path)
+
+
+@pytest.mark.parametrize("namespace", [OURS, REFERENCE])
+def test_epochs_of_a_file_before_1_6(namespace: str, tmp_path: Path) -> None:
+    stopping = callbacks_of(REFERENCE).EarlyStopping("loss", patience=9)
+    trainer = quiet_trainer(REFERENCE, max_epochs=2, callbacks=[stopping])
+    trainer.fit(type("Module", (small_module(REFERENCE),), LOGGING)(), data())
+    trainer.save_checkpoint(path := tmp_path / "x.ckpt")
+    # As that version wrote it, as far as a safe loader reads it.
+    content = torch.load(path, weights_only=True)
+    del content["loops"]
+    torch.save({**content, "pytorch-lightning_version": "1.5.10", "epoch": 2}, path)
+    stopping = callbacks_of(namespace).EarlyStopping("loss", patience=9)
+    trainer = quiet_trainer(namespace, max_epochs=4, callbacks=[stopping])
+    module = type("Module", (small_module(namespace),), LOGGING)()
+    trainer.fit(module, data(), ckpt_path=path)
+    assert trainer.global_step == (16 if namespace == OURS else 24)
+    assert stopping.best_score < 1

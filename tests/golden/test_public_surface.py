@@ -17,7 +17,10 @@ from lightgen_runtime import callbacks, loggers
 from lightgen_runtime.core.hooks import HOOKS
 
 FOLDER = Path(__file__).parent / "public_surface"
-VERBS = ["", "new", "train", "validate", "test", "predict"]
+VERBS = ["", "new", "train", "validate", "test", "predict", "export"]
+VERBS += [
+    f"ckpt {verb}".strip() for verb in ("", "inspect", "verify", "diff", "convert")
+]
 VERBS += ["regen", "regen optimizer", "adopt", "optimizers", "lr"]
 VERBS += ["status", "doctor", "undo", "redo"]
 VERBS += [f"templates {verb}".strip() for verb in ("", "list", "show", "export")]

@@ -89,6 +89,27 @@ def test_default_run_learns(
     assert smallest <= test["metrics"][metric] <= largest
     predict = run_json(project, "predict", "--ckpt_path", "best")
     assert (project / predict["run"] / "predictions.csv").is_file()
+    exported = run_json(project, "export")["exported"]
+    assert exported == f"{fit['run']}/model.safetensors"
+    again = run_json(project, "test", "--ckpt_path", exported)
+    assert again["metrics"] == test["metrics"]
+
+
+@pytest.mark.slow
+@each_project
+def test_model_is_exported_as_a_program(
+    template: str, answers: dict[str, Any], render_template: RenderTemplate
+) -> None:
+    project = render_template(template, **answers)
+    run_json(project, "fit", "--trainer.max_epochs", "1")
+    report = run_json(project, "export", "--format", "torch-export")
+    program = torch.export.load(project / report["exported"]).module()
+    (shape,) = [
+        tuple(node.meta["val"].shape)[1:]
+        for node in program.graph.nodes
+        if node.op == "placeholder"
+    ]
+    assert len(program(torch.randn(7, *shape))) == 7
 
 
 @pytest.mark.slow

@@ -105,14 +105,16 @@ class SpikeDetection(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with that reference."""
+        """Go on with that reference.
+
+        The path stays this callback's own: a file does not decide what is overwritten.
+        """
         self.last_val = state_dict["last_val"]
         self.mode = state_dict["mode"]
         self.warmup = state_dict["warmup"]
         self.atol = state_dict["atol"]
         self.rtol = state_dict["rtol"]
         self.bad_batches = list(state_dict["bad_batches"])
-        self.exclude_batches_path = state_dict["bad_batches_path"]
         # Lightning's files have no such values.
         self._recent.extend(map(torch.tensor, state_dict.get("recent", [])))
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse._common import parsing_settings
 
 from lightgen_runtime.core.hparams import CLASS_PATH_KEY, given_hyperparameters
+from lightgen_runtime.core.named_classes import NamedClasses, not_allowed, texts
+from lightgen_runtime.utilities.exceptions import CheckpointFormatError
 
 T = TypeVar("T")
 
@@ -51,6 +57,59 @@ class HyperparameterSaver:
                 _set_nested(hparams, name.split("."), value)
         with given_hyperparameters(cls, hparams):
             return cls(*args, **kwargs)
+
+
+@contextmanager
+def naming_only(named: NamedClasses, content: Any, source: object) -> Iterator[None]:
+    """Have parsers import nothing inside that values name, but what is allowed.
+
+    The settings are those of the process, as jsonargparse has them.
+
+    Args:
+        named: What the user has named.
+        content: The values, from a file that may be anybody's.
+        source: The file, for the message.
+
+    Raises:
+        CheckpointFormatError: A value names something else, or is of a wrong kind.
+    """
+    named.check(content, source)
+    before = dict(parsing_settings)
+    allowed = dict.fromkeys(named.paths_for(content), True)
+    parsing_settings["import_path_verdicts"] = {"*": False, **allowed}
+    parsing_settings["import_paths_enforced"] = True
+    try:
+        yield
+    except ArgumentError as error:
+        denied = re.findall(r"Importing '(\S+)' is not allowed", str(error))
+        if denied:
+            raise not_allowed(list(dict.fromkeys(denied)), source) from error
+        raise CheckpointFormatError(
+            f"the hyperparameters in `{source}` do not fit: {error}"
+        ) from error
+    finally:
+        parsing_settings.update(before)
+
+
+@contextmanager
+def raising(parser: ArgumentParser) -> Iterator[None]:
+    """Have `parser` raise inside what would end the program."""
+    parser.exit_on_error = False
+    try:
+        yield
+    finally:
+        parser.exit_on_error = True
+
+
+def named_in(config: dict[str, Any]) -> NamedClasses:
+    """Return what the user has named in a config, which has been parsed."""
+    found = []
+    for text in texts(config):
+        module, _, name = text.rpartition(".")
+        if module in sys.modules and hasattr(sys.modules[module], name):
+            named = getattr(sys.modules[module], name)
+            found += [named, (named, text)]
+    return NamedClasses(*found)
 
 
 def instantiate_module(class_type: type[T], config: dict[str, Any]) -> T:

@@ -19,7 +19,12 @@ from lightgen_runtime import callbacks, loggers, profilers
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.cli.argument_parser import LightningArgumentParser
 from lightgen_runtime.cli.config_file import ConfigFileAction
-from lightgen_runtime.cli.instantiation import HyperparameterSaver
+from lightgen_runtime.cli.instantiation import (
+    HyperparameterSaver,
+    named_in,
+    naming_only,
+    raising,
+)
 from lightgen_runtime.cli.optimizers import (
     LRSchedulerTypeTuple,
     LRSchedulerTypeUnion,
@@ -363,6 +368,9 @@ class LightningCLI:
         """Let the hyperparameters in the checkpoint replace those of the config.
 
         The weights fit only a model built as it was when they were saved.
+
+        Raises:
+            CheckpointFormatError: They name classes that the config does not.
         """
         path = self._get(self.config, "ckpt_path")
         if path is None or not Path(path).is_file():
@@ -372,7 +380,9 @@ class LightningCLI:
             change: dict[str, Any] = {"model": hparams}
             if self.subcommand is not None:
                 change = {self.subcommand: change}
-            self.config = self.parser.parse_object(change, self.config)
+            named = named_in(self.config.as_dict())
+            with naming_only(named, change, path), raising(self.parser):
+                self.config = self.parser.parse_object(change, self.config)
 
     def _checkpoint_hparams(self, path: Path) -> dict[str, Any]:
         """Return those hyperparameters in the checkpoint that the model has."""

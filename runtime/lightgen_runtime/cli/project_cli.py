@@ -16,6 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from lightgen_runtime.cli.argument_parser import LightningArgumentParser
+from lightgen_runtime.cli.exporting import (
+    SUFFIXES,
+    ExportCommand,
+    ExportFormat,
+    export_model,
+)
 from lightgen_runtime.cli.lightning_cli import LightningCLI
 from lightgen_runtime.cli.predictions import write_predictions
 from lightgen_runtime.cli.report import (
@@ -44,7 +50,9 @@ from lightgen_runtime.cli.runs import (
     run_of,
     write_json,
 )
+from lightgen_runtime.core.datamodule import LightningDataModule
 from lightgen_runtime.core.loading import take_weights
+from lightgen_runtime.core.module import LightningModule
 from lightgen_runtime.loggers import CSVLogger
 from lightgen_runtime.trainer.slurm import restarted_job
 from lightgen_runtime.trainer.trainer import Trainer
@@ -71,7 +79,7 @@ class ProjectCLI(LightningCLI):
     `fit` writes `runs/<n>/` with the resolved config, metrics, checkpoints and a
     summary. `validate`, `test` and `predict` use the best checkpoint of the newest run
     unless `--ckpt_path` names another, and keep their results in the folder of the run
-    that wrote it; for a file from elsewhere, in a new folder `runs/<n>/`.
+    that wrote it, as does `export`; for a file from elsewhere, in a new folder `runs/<n>/`.
     `fast_dev_run` leaves no folder.
 
     Results go to stdout, ending with one JSON object where `--json` is given; anything
@@ -98,6 +106,7 @@ class ProjectCLI(LightningCLI):
         self._run: Run | None = None  # claimed by this command
         self._results: Path | None = None  # the folder that results go to
         self._predictions: Path | None = None
+        self._exported: Path | None = None
         self._last_checkpoint: str | None = None
         self._resumption: Resumption | None = None
         self._weights: Path | None = None  # to begin with
@@ -133,7 +142,11 @@ class ProjectCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Return each subcommand and the arguments of its method not to expose."""
         own = {"verbose", "return_predictions"}
-        return {name: skip | own for name, skip in LightningCLI.subcommands().items()}
+        known = {name: skip | own for name, skip in LightningCLI.subcommands().items()}
+        return {**known, "export": set()}
+
+    def _trainer_type(self) -> type[Trainer]:
+        return type("ProjectTrainer", (ExportCommand, super()._trainer_type()), {})
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the arguments that belong to no class."""
@@ -309,6 +322,22 @@ class ProjectCLI(LightningCLI):
         if predictions and self._results is not None:
             self._predictions = write_predictions(predictions, self._results)
 
+    def export(
+        self,
+        *,
+        model: LightningModule,
+        format: ExportFormat,
+        ckpt_path: str,
+        output: str | None,
+        datamodule: LightningDataModule | None = None,
+    ) -> None:
+        """Write the checkpoint's model to a file in the run's folder, or to `output`."""
+        path = (self._results or Path()) / f"model{SUFFIXES[format]}"
+        path = Path(output) if output is not None else path
+        if _writes():
+            export_model(model, datamodule, Path(ckpt_path), format, path)
+        self._exported = path
+
     def _run_subcommand(self, subcommand: str) -> None:
         start_s = time.monotonic()
         try:
@@ -366,6 +395,7 @@ class ProjectCLI(LightningCLI):
             best_checkpoint=best,
             last_checkpoint=last,
             predictions=shown_path(self._predictions),
+            exported=shown_path(self._exported),
             seconds=round(seconds, 3),
             epochs=self.trainer.current_epoch,
             steps=self.trainer.global_step,

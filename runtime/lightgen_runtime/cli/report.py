@@ -24,7 +24,7 @@ class Summary:
     """The result of one command.
 
     Attributes:
-        command: fit, validate, test or predict.
+        command: fit, validate, test, predict or export.
         run: The run's folder; `None` where the command belongs to none.
         status: How it ended.
         metrics: The last value of each logged metric.
@@ -34,6 +34,7 @@ class Summary:
         last_checkpoint: The newest that this fit wrote; until it has written one, the
             one that it resumes from.
         predictions: The file that predict wrote.
+        exported: The file that export wrote.
         seconds: Duration.
         epochs: Epochs completed by the model so far.
         steps: Optimizer steps of the model so far.
@@ -49,6 +50,7 @@ class Summary:
     best_checkpoint: str | None
     last_checkpoint: str | None
     predictions: str | None
+    exported: str | None
     seconds: float
     epochs: int
     steps: int
@@ -98,6 +100,7 @@ def result_table(summary: Summary) -> str:
         "last checkpoint": None if best else summary.last_checkpoint,
         "from checkpoint": summary.ckpt_path,
         "predictions": summary.predictions,
+        "exported": summary.exported,
         "run": summary.run,
     }
     places = {name: path for name, path in where.items() if path is not None}

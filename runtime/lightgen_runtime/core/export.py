@@ -55,12 +55,12 @@ class Exportable:
         import_extra("onnx", install=_INSTALL_ONNX, used_by=f"`{name}`")
         if kwargs.get("dynamo", True):
             import_extra("onnxscript", install=_INSTALL_ONNX, used_by=f"`{name}`")
-        args, keywords = _as_arguments(example_inputs(self, input_sample, name))
+        args, keywords = as_arguments(example_inputs(self, input_sample, name))
         # Not only a path: torch takes a stream too, though it does not say so.
         target: Any = (
             fspath(file_path) if isinstance(file_path, PathLike) else file_path
         )
-        with _evaluating(self):
+        with evaluating(self):
             return torch.onnx.export(self, args, target, kwargs=keywords, **kwargs)
 
     @torch.no_grad()
@@ -94,7 +94,7 @@ class Exportable:
             f"`{name}`: torch deprecates TorchScript. Use `torch.export.export(module, "
             "args)` instead."
         )
-        with _evaluating(self), _readable(self):
+        with evaluating(self), _readable(self):
             compiled = (
                 torch.jit.script(self, **kwargs)
                 if method == "script"
@@ -109,7 +109,7 @@ class Exportable:
 def _traced(
     module: LightningModule, given: Any, name: str, options: dict[str, Any]
 ) -> Any:
-    args, keywords = _as_arguments(example_inputs(module, given, name))
+    args, keywords = as_arguments(example_inputs(module, given, name))
     if keywords:
         options = {**options, "example_kwarg_inputs": keywords}
     return torch.jit.trace(module, args or None, **options)  # type: ignore[no-untyped-call]
@@ -147,7 +147,7 @@ def _owner(module: LightningModule, hook: str) -> DataHooks:
     return data_owner(hook, None if run is None else run.datamodule, module) or module
 
 
-def _as_arguments(sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def as_arguments(sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return positional and named arguments: a tuple is the former, a dict the latter."""
     if isinstance(sample, Mapping):
         return (), dict(sample)
@@ -171,7 +171,7 @@ def _readable(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Put every submodule into evaluation mode inside, and back into its own behind."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
-from collections.abc import Iterator
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
@@ -22,7 +19,9 @@ from lightgen_runtime.core.hparams import (
     HyperparametersMixin,
     accepted_arguments,
 )
+from lightgen_runtime.core.named_classes import NamedClasses, not_allowed
 from lightgen_runtime.io.checkpoint_io import TorchCheckpointIO
+from lightgen_runtime.io.content_check import check_structure
 from lightgen_runtime.utilities.exceptions import (
     CheckpointFormatError,
     CheckpointMismatchError,
@@ -88,13 +87,14 @@ def load_from_checkpoint(
         cls = _chosen_class(cls, saved.pop(CLASS_PATH_KEY, None), path)
     saved = {**_with_attributes(saved), **overrides}
     name = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_NAME, "kwargs")
+    _check_name(cls, name, path)
     arguments = accepted_arguments(cls, saved, name)
     if name in (None, "kwargs"):
         _check_overrides(cls, overrides, arguments)
     build = _from_config if by_config else _construct
     instance: Any = build(cls, arguments, path)
     if isinstance(instance, nn.Module):
-        _load_module(instance, checkpoint, strict, path)
+        load_module(instance, checkpoint, strict, path)
     else:
         state = checkpoint.get(cls.__qualname__)
         if state is not None:
@@ -111,7 +111,7 @@ def take_weights(module: nn.Module, path: str | os.PathLike[str]) -> None:
         CheckpointMismatchError: Names or shapes differ.
     """
     checkpoint = TorchCheckpointIO().load_checkpoint(Path(path), "cpu")
-    _load_module(module, checkpoint, None, path)
+    load_module(module, checkpoint, None, path)
 
 
 def load_weights(
@@ -140,9 +140,20 @@ def _shortened(error: RuntimeError, most: int = 4) -> str:
     return "\n".join(lines[:most] + ([f"  ... and {more} more"] if more > 0 else []))
 
 
-def _load_module(
+def load_module(
     module: Any, checkpoint: dict[str, Any], strict: bool | None, path: object
 ) -> None:
+    """Load a checkpoint's weights into a module, its own hooks taking part.
+
+    Args:
+        module: A `LightningModule`; it goes to the device of the weights.
+        checkpoint: What was read.
+        strict: Whether names must match exactly; None asks the module.
+        path: The file, for messages.
+
+    Raises:
+        CheckpointMismatchError: Names or shapes differ.
+    """
     if "state_dict" not in checkpoint:
         raise CheckpointFormatError(
             f"`{path}` has no `state_dict`, only {sorted(map(str, checkpoint))[:8]}: it is "
@@ -164,6 +175,18 @@ def _with_attributes(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return AttributeDict({k: _with_attributes(v) for k, v in value.items()})
+
+
+def _check_name(cls: type, name: str | None, path: object) -> None:
+    """Refuse a file that says its hyperparameters are an argument that there is not."""
+    parameters = inspect.signature(cls).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if name not in (None, "kwargs", *parameters) and not takes_any:
+        raise CheckpointMismatchError(
+            f"`{path}` was written by a module that got its hyperparameters as one "
+            f"argument `{name}`, and {cls.__name__} has none of that name; it has "
+            f"{list(parameters)}. Rename it, or load with another class."
+        )
 
 
 def _check_overrides(
@@ -191,52 +214,24 @@ def _construct(cls: type[T], arguments: dict[str, Any], path: object) -> T:
         ) from error
 
 
-def _chosen_class(cls: type[T], class_path: str | None, path: object) -> type[T]:
-    """Return the subclass of `cls` that a command line's config had chosen, if any."""
+def _chosen_class(cls: type[T], class_path: Any, path: object) -> type[T]:
+    """Return the class that a command line's config had chosen, if the user named it."""
     if class_path is None:
         return cls
-    module = _imported(class_path, path)
-    chosen: Any = getattr(module, class_path.rpartition(".")[2], None)
-    if inspect.isclass(chosen) and issubclass(chosen, cls):
-        return chosen
-    return cls
+    chosen = NamedClasses(cls).find(str(class_path))
+    if chosen is None:
+        raise not_allowed([str(class_path)], path)
+    # Whoever loads another kind of module from the file has said so.
+    return chosen if inspect.isclass(chosen) and issubclass(chosen, cls) else cls
 
 
 def _from_config(cls: type[T], arguments: dict[str, Any], path: object) -> T:
     """Build `cls` from what a command line saved: arguments as a config has them."""
-    for class_path in _class_paths(arguments):
-        _imported(class_path, path)
     # In a layer above, and with a parser that nobody else pays for.
-    cli = import_module("lightgen_runtime.cli")
-    instance: T = cli.instantiate_module(cls, arguments)
+    cli = import_module("lightgen_runtime.cli.instantiation")
+    with cli.naming_only(NamedClasses(cls), arguments, path):
+        instance: T = cli.instantiate_module(cls, arguments)
     return instance
-
-
-def _class_paths(value: Any) -> Iterator[str]:
-    """Yield the class paths anywhere in a config."""
-    if isinstance(value, dict):
-        if isinstance(value.get("class_path"), str):
-            yield value["class_path"]
-        for item in value.values():
-            yield from _class_paths(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _class_paths(item)
-
-
-def _imported(class_path: str, path: object) -> ModuleType:
-    """Return the module of a class that a file names.
-
-    Raises:
-        MisconfigurationException: Nobody has imported it. A file must not decide that.
-    """
-    name = class_path.rpartition(".")[0]
-    if name not in sys.modules:
-        raise MisconfigurationException(
-            f"`{path}` was written by a run whose config names `{class_path}`. Import "
-            f"`{name}` before `load_from_checkpoint`, if you trust the file."
-        )
-    return sys.modules[name]
 
 
 def _read_hparams(path: Path) -> dict[str, Any]:
@@ -244,8 +239,13 @@ def _read_hparams(path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         raise CheckpointNotFoundError(f"no hyperparameter file at `{path}`")
-    with path.open(encoding="utf-8") as stream:
-        values = yaml.safe_load(stream)
-    if not isinstance(values, dict):
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise CheckpointFormatError(
+            f"`{path}` cannot be read as hyperparameters, which are plain YAML: {error}"
+        ) from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise CheckpointFormatError(f"`{path}` holds no mapping of hyperparameters")
+    check_structure(values, path, path.stat().st_size)
     return values

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightgen_runtime.core.scheduler_state import changed_settings, load_scheduler_state
+from lightgen_runtime.io.content_check import reading
 from lightgen_runtime.utilities.exceptions import CheckpointMismatchError
 from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -78,7 +79,10 @@ def restore_optimizers(
             changed = _take_changes(number, optimizer, made[number], ours, saved)
             if changed & _RATES:
                 restart.add(number)
-    _restore_schedulers(plan, made, states, scheduler_states, record, restart, steps)
+    with reading("lr_schedulers", source):
+        _restore_schedulers(
+            plan, made, states, scheduler_states, record, restart, steps
+        )
 
 
 # ---- optimizers ----
@@ -148,7 +152,8 @@ def _load(
     # Before loading: that may add defaults which the file's torch did not have.
     settings = set(optimizer.defaults)
     try:
-        optimizer.load_state_dict(state)
+        with reading(f"optimizer_states[{number}]", source, but=ValueError):
+            optimizer.load_state_dict(state)
         # torch takes another optimizer's settings without a word.
         missing = settings - optimizer.param_groups[0].keys()
         if missing and not known:

@@ -49,10 +49,16 @@ def load_scheduler_state(scheduler: Any, state: dict[str, Any]) -> None:
         scheduler: Freshly made, for the run as it is now.
         state: What its `state_dict` was.
 
+    Raises:
+        ValueError: `state` would replace a method, or the optimizer.
+
     Compat: torch and Lightning restore the old length too, so that after the old end a
     cosine rises again and `OneCycleLR` raises.
     """
     fresh = scheduler.state_dict()
+    odd = [name for name in state if name not in fresh and hasattr(scheduler, name)]
+    if odd:  # torch takes any attribute
+        raise ValueError(f"it has {odd}, which are no state of a scheduler")
     scheduler.load_state_dict(state)
     _follow(scheduler, fresh)
 

@@ -7,6 +7,7 @@ and when one is due is decided elsewhere.
 from __future__ import annotations
 
 import difflib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,11 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from lightgen_runtime.io import location
+from lightgen_runtime.io.archive_check import check_archive
+from lightgen_runtime.io.content_check import check_content, check_structure
 from lightgen_runtime.io.integrity import HashingStream, damage_in
 from lightgen_runtime.io.location import AnyPath
+from lightgen_runtime.io.safetensors_file import SUFFIX, read_safetensors
 from lightgen_runtime.io.store import (
     EXTENSION,
     entry_of,
@@ -127,7 +131,7 @@ class TorchCheckpointIO(CheckpointIO):
         """Read the checkpoint at `path`, onto the CPU unless told otherwise.
 
         Args:
-            path: The file.
+            path: The file; one that ends in `.safetensors` gives weights alone.
             map_location: Where tensors go, as in `torch.load`; None is the CPU.
             weights_only: Accepted for compatibility; loading never runs code.
 
@@ -137,21 +141,7 @@ class TorchCheckpointIO(CheckpointIO):
             CheckpointFormatError: It is empty, damaged, not a checkpoint, or holds
                 objects other than plain data.
         """
-        if not location.is_file(path):
-            raise CheckpointNotFoundError(_not_found_message(path))
-        with location.local_copy(path) as file:
-            if file.stat().st_size == 0:
-                raise CheckpointFormatError(
-                    f"The checkpoint `{path}` is empty (0 bytes). {_other_than(path)}"
-                )
-            checkpoint = _load_verified(file, map_location, path)
-        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-            raise CheckpointFormatError(
-                f"`{path}` is not a checkpoint of a run: it holds "
-                f"{_described(checkpoint)}, where a mapping with the key `state_dict` "
-                f"is needed. {_other_than(path)}"
-            )
-        return checkpoint
+        return check_content(load_data(path, map_location), path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove the file at `path`, if it is there.
@@ -174,6 +164,30 @@ def _optional(path: AnyPath) -> Iterator[None]:
         rank_zero_warn(f"the manifest of `{folder}` is behind the files: {error}")
 
 
+def load_data(path: AnyPath, map_location: MapLocation = None) -> Any:
+    """Return what the file at `path` holds, whatever that is; it cannot run anything.
+
+    Raises:
+        OSError: The file may not be read.
+        CheckpointNotFoundError: There is no file at `path`.
+        CheckpointFormatError: It is empty, damaged, or holds objects other than data.
+    """
+    if not location.is_file(path):
+        raise CheckpointNotFoundError(_not_found_message(path))
+    with location.local_copy(path) as file:
+        size = file.stat().st_size
+        if size == 0:
+            raise CheckpointFormatError(
+                f"The checkpoint `{path}` is empty (0 bytes). {_other_than(path)}"
+            )
+        if file.suffix == SUFFIX:
+            return read_safetensors(file, map_location)
+        check_archive(file, path)
+        content = _load_verified(file, map_location, path)
+    check_structure(content, path, size)
+    return content
+
+
 def _load_verified(file: Path, map_location: MapLocation, path: AnyPath) -> Any:
     """Read a file while another thread compares its checksums.
 
@@ -187,7 +201,7 @@ def _load_verified(file: Path, map_location: MapLocation, path: AnyPath) -> Any:
         damage = beside.submit(damage_in, file)
         try:
             content = torch.load(file, map_location or "cpu", weights_only=True)
-        except (MemoryError, torch.OutOfMemoryError):
+        except torch.OutOfMemoryError:
             raise
         # A damaged file makes torch raise nearly anything, from KeyError to OSError;
         # all of it means the same to the user.
@@ -195,8 +209,15 @@ def _load_verified(file: Path, map_location: MapLocation, path: AnyPath) -> Any:
             failure = error
     if damage.result() is not None:
         raise CheckpointFormatError(_damaged_message(file, path)) from failure
+    if isinstance(failure, MemoryError):
+        raise CheckpointFormatError(
+            f"The checkpoint `{path}` ({file.stat().st_size} bytes) asks for more memory "
+            f"than there is. {_other_than(path)}"
+        ) from failure
     if failure is not None:
-        raise CheckpointFormatError(_unreadable_message(file, path)) from failure
+        raise CheckpointFormatError(
+            _unreadable_message(file, path, failure)
+        ) from failure
     return content
 
 
@@ -234,12 +255,12 @@ def _damaged_message(file: Path, path: AnyPath) -> str:
     )
 
 
-def _unreadable_message(file: Path, path: AnyPath) -> str:
+def _unreadable_message(file: Path, path: AnyPath, error: Exception) -> str:
     """Tell a file with foreign objects from a damaged one."""
     try:
-        foreign = get_unsafe_globals_in_checkpoint(file)
-    except Exception:  # not even a zip file of PyTorch's
-        foreign = []
+        foreign = set(get_unsafe_globals_in_checkpoint(file))
+    except Exception:  # not a zip file of PyTorch's: what loading it met first
+        foreign = set(re.findall(r"GLOBAL (\S+) was not an allowed", str(error)))
     if not foreign:
         return _damaged_message(file, path)
     return (
@@ -249,9 +270,3 @@ def _unreadable_message(file: Path, path: AnyPath) -> str:
         "`torch.serialization.add_safe_globals([...])`; better, save it again with "
         "plain data in their place (numbers, strings, lists, dicts, tensors)."
     )
-
-
-def _described(content: object) -> str:
-    if isinstance(content, dict):
-        return f"a mapping with the keys {sorted(map(str, content))[:8]}"
-    return f"one object of type `{type(content).__name__}`"

@@ -69,9 +69,9 @@ def content_of(path: Path) -> dict[str, Any] | None:
     for mapped in (True, False):  # older formats cannot be mapped
         try:
             content = torch.load(path, "cpu", weights_only=True, mmap=mapped)
-        except (MemoryError, PermissionError):
+        except PermissionError:
             raise
-        # A damaged file makes torch raise nearly anything, from KeyError to OSError.
+        # A damaged file makes torch raise nearly anything, from KeyError to MemoryError.
         except Exception:
             continue
         if isinstance(content, dict) and "state_dict" in content:

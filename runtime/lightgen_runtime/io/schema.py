@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections import UserList, deque
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from datetime import timedelta
+from datetime import date, time, timedelta
+from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 from pathlib import PurePath
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import torch
 from torch import Tensor
@@ -42,11 +47,19 @@ _ATOMS = (type(None), bool, int, float, complex, str, bytes)
 _TORCH_ATOMS = (torch.dtype, torch.device, torch.Size)
 
 
+# Longer than that, a range is not written out.
+_LONGEST_RANGE = 10_000
+# What says by its text all there is to it.
+_SPELLED_OUT = (PurePath, Decimal, Fraction, UUID)
+
+
 def plain(value: Any, where: str) -> Any:
     """Return `value` as data that any safe loader reads.
 
-    Paths become strings, enumerations their values, NumPy scalars numbers, NumPy arrays
-    tensors, dataclass instances and namespaces dictionaries, durations seconds.
+    Paths, decimals and fractions become text, dates ISO text, durations seconds,
+    enumerations their values, NumPy scalars numbers, NumPy arrays tensors, and dtypes
+    their names; queues, ranges and other sequences become lists; instances of data
+    classes (of dataclasses, attrs or pydantic) and namespaces dictionaries.
 
     Args:
         value: What is to be stored.
@@ -64,7 +77,7 @@ def plain(value: Any, where: str) -> Any:
         return plain(value.value, where)
     if isinstance(value, Mapping):
         return {
-            plain(key, f"{where} (a key)"): plain(entry, f"{where}.{key}")
+            _plain_key(key, where): plain(entry, f"{where}.{key}")
             for key, entry in value.items()
         }
     for container in (list, tuple, set, frozenset):
@@ -78,24 +91,75 @@ def plain(value: Any, where: str) -> Any:
     return _from_object(value, where)
 
 
+def _plain_key(key: Any, where: str) -> Any:
+    if isinstance(key, frozenset):
+        raise _not_data(key, f"{where} (a key)")
+    return plain(key, f"{where} (a key)")
+
+
 def _from_object(value: Any, where: str) -> Any:
-    if isinstance(value, PurePath):
+    if isinstance(value, _SPELLED_OUT):
         return str(value)
+    if isinstance(value, (date, time)):
+        return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, Namespace):
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, (Namespace, SimpleNamespace)):
         return plain(vars(value), where)
+    if isinstance(value, (deque, UserList)) or _is_short_range(value):
+        return plain(list(value), where)
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name), where) for f in fields(value)}
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.generic):
-        return plain(value.item(), where)
-    if numpy is not None and isinstance(value, numpy.ndarray):
-        return torch.from_numpy(value.copy())
-    raise MisconfigurationException(
-        f"a {type(value).__name__} at `{where}` cannot be stored in a checkpoint, which "
-        "holds data only: numbers, strings, tensors and containers of them. Store what it "
-        "is made from instead."
+        return {
+            f.name: plain(getattr(value, f.name), f"{where}.{f.name}")
+            for f in fields(value)
+        }
+    return _from_other_package(value, where)
+
+
+def _from_other_package(value: Any, where: str) -> Any:
+    """Turn into data what belongs to a package that this one need not have."""
+    numpy, pydantic = sys.modules.get("numpy"), sys.modules.get("pydantic")
+    if numpy is not None:
+        if isinstance(value, numpy.generic) and not isinstance(value, numpy.void):
+            item = value.item()
+            if not isinstance(item, numpy.generic):  # as a long double's is again
+                return plain(item, where)
+        if isinstance(value, numpy.ndarray):
+            return _from_array(value, where)
+        if isinstance(value, numpy.dtype):
+            return str(value)
+    if pydantic is not None and isinstance(value, pydantic.BaseModel):
+        return plain(dict(value), where)
+    names = [field.name for field in getattr(type(value), "__attrs_attrs__", ())]
+    if names:
+        return {name: plain(getattr(value, name), f"{where}.{name}") for name in names}
+    # Not any sequence: a dataset is one. OmegaConf's are lists in all but their type.
+    if type(value).__module__.partition(".")[0] == "omegaconf":
+        return plain(list(value), where)
+    raise _not_data(value, where)
+
+
+def _from_array(array: Any, where: str) -> Any:
+    try:
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True))
+    except TypeError:  # text, objects, dates: as lists
+        return plain(array.tolist(), where)
+
+
+def _is_short_range(value: Any) -> bool:
+    return isinstance(value, range) and len(value) <= _LONGEST_RANGE
+
+
+def _not_data(value: Any, where: str) -> MisconfigurationException:
+    what = f"a {type(value).__name__}"
+    if isinstance(value, type) or callable(value):
+        what = f"{value!r:.80} ({type(value).__name__})"
+    return MisconfigurationException(
+        f"{what} at `{where}` cannot be stored in a checkpoint, which holds data only: "
+        "numbers, strings, tensors and containers of them. Store what it is made from "
+        "instead."
     )
 
 

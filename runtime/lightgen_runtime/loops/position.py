@@ -26,6 +26,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from lightgen_runtime.io.content_check import reading
+from lightgen_runtime.io.schema import OWN_KEY
 from lightgen_runtime.loops import own_generators
 from lightgen_runtime.loops.share import draws_at_once, with_samplers
 from lightgen_runtime.loops.worker_states import (
@@ -466,8 +468,9 @@ def random_states(loader: Any) -> dict[str, Any]:
 
 def set_random_states(loader: Any, states: dict[str, Any]) -> None:
     """Put back what `random_states` found."""
-    set_rng_states({key: value for key, value in states.items() if key != "loader"})
-    set_generators(loader, states.get("loader", []))
+    with reading(f"{OWN_KEY}.rng", "ckpt_path"):
+        set_rng_states({key: value for key, value in states.items() if key != "loader"})
+        set_generators(loader, states.get("loader", []))
 
 
 def set_generators(loader: Any, states: list[torch.Tensor]) -> None:

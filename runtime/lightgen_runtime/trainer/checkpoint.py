@@ -14,6 +14,7 @@ from torch import Tensor
 from lightgen_runtime.callbacks.weight_averaging import WeightAveraging
 from lightgen_runtime.core.loading import load_weights
 from lightgen_runtime.core.optim_resume import restore_optimizers
+from lightgen_runtime.io.content_check import reading
 from lightgen_runtime.io.schema import (
     LIGHTNING_VERSION,
     OWN_FORMAT,
@@ -36,6 +37,7 @@ from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 from lightgen_runtime.utilities.seed import collect_rng_states
 
 if TYPE_CHECKING:
+    from lightgen_runtime.callbacks.callback import Callback
     from lightgen_runtime.loops.run import Run
 
 
@@ -46,18 +48,9 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
         run: The run.
         weights_only: Leave out what only a resumed fit needs.
     """
-    module, datamodule, progress = run.module, run.datamodule, run.progress
-    counters = progress.state_dict()
-    checkpoint: dict[str, Any] = {
-        "epoch": progress.current_epoch,
-        "global_step": progress.global_step,
-        VERSION_KEY: LIGHTNING_VERSION,
-        "state_dict": module.state_dict(),
-        "loops": loops_from_progress(counters),
-    }
-    _add_hyperparameters(checkpoint, module)
-    if datamodule is not None:
-        _add_hyperparameters(checkpoint, datamodule)
+    module, datamodule = run.module, run.datamodule
+    counters = run.progress.state_dict()
+    checkpoint = model_content(run)
     if weights_only:
         for callback in run.callbacks:
             if isinstance(callback, WeightAveraging):
@@ -65,15 +58,7 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
                     run.trainer, checkpoint["state_dict"]
                 )
     else:
-        checkpoint["callbacks"] = {
-            callback.state_key: state
-            for callback in run.callbacks
-            if (state := callback.state_dict())
-        }
-        checkpoint["optimizer_states"] = [o.state_dict() for o in run.plan.optimizers]
-        checkpoint["lr_schedulers"] = [
-            config.scheduler.state_dict() for config in run.plan.schedulers
-        ]
+        checkpoint.update(training_content(run))
         local = _state_of_this_process(run)
         checkpoint[OWN_KEY] = {
             "format": OWN_FORMAT,
@@ -100,6 +85,44 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
         for callback in run.callbacks:
             callback.on_save_checkpoint(run.trainer, module, checkpoint)
     module.on_save_checkpoint(checkpoint)
+    return plain_content(checkpoint)
+
+
+def model_content(run: Run) -> dict[str, Any]:
+    """Return what every checkpoint holds: weights, hyperparameters, counters."""
+    progress = run.progress
+    checkpoint: dict[str, Any] = {
+        "epoch": progress.current_epoch,
+        "global_step": progress.global_step,
+        VERSION_KEY: LIGHTNING_VERSION,
+        "state_dict": run.module.state_dict(),
+        "loops": loops_from_progress(progress.state_dict()),
+    }
+    _add_hyperparameters(checkpoint, run.module)
+    if run.datamodule is not None:
+        _add_hyperparameters(checkpoint, run.datamodule)
+    return checkpoint
+
+
+def training_content(run: Run) -> dict[str, Any]:
+    """Return the states of callbacks, optimizers and schedulers."""
+    return {
+        "callbacks": {
+            callback.state_key: state
+            for callback in run.callbacks
+            if (state := callback.state_dict())
+        },
+        "optimizer_states": [o.state_dict() for o in run.plan.optimizers],
+        "lr_schedulers": [s.scheduler.state_dict() for s in run.plan.schedulers],
+    }
+
+
+def plain_content(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint as data that any safe loader reads.
+
+    Raises:
+        MisconfigurationException: Something in it is no data.
+    """
     return {
         key: _plain_state_dict(value) if key == "state_dict" else plain(value, key)
         for key, value in checkpoint.items()
@@ -179,7 +202,7 @@ def restore_model(run: Run, checkpoint: dict[str, Any], source: str) -> None:
     for callback in run.callbacks:
         state = states.get(callback.state_key)
         if state is not None:
-            callback.load_state_dict(dict(state))
+            _restore_callback(callback, state, source)
     known = {callback.state_key for callback in run.callbacks}
     unknown = [key for key in states if key not in known]
     if unknown:
@@ -187,6 +210,18 @@ def restore_model(run: Run, checkpoint: dict[str, Any], source: str) -> None:
             f"`{source}` holds the state of callbacks that this trainer does not have: "
             f"{unknown}. Add them with the same arguments to go on exactly."
         )
+
+
+def _restore_callback(callback: Callback, state: Any, source: str) -> None:
+    if not _is_ours(callback):
+        callback.load_state_dict(dict(state))
+        return
+    with reading(f"callbacks.{callback.state_key}", source):
+        callback.load_state_dict(dict(state))
+
+
+def _is_ours(part: object) -> bool:
+    return type(part).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
@@ -208,20 +243,30 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
             f"`{source}` was written by a newer version (format {own['format']}, this one "
             f"reads up to {OWN_FORMAT}). Update lightgen to go on from it."
         )
-    own = _own_of_this_process(run, own, source)
-    run.progress.load_state_dict(own.get("progress") or progress_from_loops(checkpoint))
-    run.progress.reopen_epoch()
-    restore_optimizers(
-        run.plan,
-        checkpoint["optimizer_states"],
-        checkpoint.get("lr_schedulers", []),
-        own if "optimizers" in own else None,
-        {"step": run.progress.global_step, "epoch": run.progress.epochs_done},
-        source,
-    )
+    with reading(OWN_KEY, source):
+        own = _own_of_this_process(run, own, source)
+    with reading(f"{OWN_KEY}.progress" if own else "loops", source):
+        counters = own.get("progress") or progress_from_loops(checkpoint)
+        run.progress.load_state_dict(counters)
+        run.progress.reopen_epoch()
+    with reading(OWN_KEY, source):
+        restore_optimizers(
+            run.plan,
+            checkpoint["optimizer_states"],
+            checkpoint.get("lr_schedulers", []),
+            own if "optimizers" in own else None,
+            {"step": run.progress.global_step, "epoch": run.progress.epochs_done},
+            source,
+        )
     precision = run.parts.precision
     if state := checkpoint.get(type(precision).__qualname__):
-        precision.load_state_dict(state)
+        with reading(type(precision).__qualname__, source):
+            precision.load_state_dict(state)
+    with reading(OWN_KEY, source):
+        _restore_own(run, own)
+
+
+def _restore_own(run: Run, own: dict[str, Any]) -> None:
     if run.scaling is not None and "scaling" in own:
         run.scaling.load_state_dict(own["scaling"])
     if own:

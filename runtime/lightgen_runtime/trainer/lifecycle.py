@@ -15,12 +15,14 @@ from lightgen_runtime.core.hparams import CLASS_PATH_KEY
 from lightgen_runtime.core.module import LightningModule, attach
 from lightgen_runtime.core.optim import OptimPlan
 from lightgen_runtime.io.async_checkpoint_io import AsyncCheckpointIO
+from lightgen_runtime.io.migrations import migrated
 from lightgen_runtime.io.schema import record_in
 from lightgen_runtime.profilers.base import PassThroughProfiler
 from lightgen_runtime.trainer.build import as_callbacks, ordered
 from lightgen_runtime.trainer.checkpoint import restore_model, restore_training
 from lightgen_runtime.trainer.ckpt_path import Choice, load_chosen
 from lightgen_runtime.trainer.error_notes import note_on
+from lightgen_runtime.trainer.storable import check_storable
 from lightgen_runtime.utilities.exceptions import MisconfigurationException, add_note
 from lightgen_runtime.utilities.nearest import nearest
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
@@ -77,6 +79,7 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
     checkpoint, source = None, ""
     if choice.path is not None:
         checkpoint, source = load_chosen(trainer, choice, fn)
+        checkpoint = migrated(checkpoint)
         trainer.note_ckpt_path(source)
         if fn == "fit":
             trainer.fit_id = record_in(checkpoint)["run"] or trainer.fit_id
@@ -96,6 +99,7 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
     _log_hyperparameters(run)
     if checkpoint is not None:
         restore_training(run, checkpoint, source)
+    check_storable(run)
 
 
 def conclude(run: Run, fn: str) -> None:

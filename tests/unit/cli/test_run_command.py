@@ -282,3 +282,15 @@ def test_folder_that_is_gone_is_refused(command: str, work: Path) -> None:
     )
     assert done.returncode == 2
     assert "no longer exists" in done.stderr
+
+
+def test_export_becomes_the_program(project: Path, work: Path) -> None:
+    options = ["--format", "onnx", "--output", "../m.onnx", "--ckpt", "last"]
+    report = report_of(run_process("export", *options, "--x", "1", cwd=project / "src"))
+    assert report["argv"] == [
+        *("export", "--config", "config.yaml", "--ckpt_path", "last"),
+        *("--format", "onnx", "--output", str(project / "src/../m.onnx"), "--x", "1"),
+    ]
+    report = report_of(run_process("export", cwd=project))
+    assert report["argv"][-2:] == ["--format", "safetensors"]
+    assert run_process("export", "--format", "nn", cwd=project).returncode == 2

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import UserDict, UserList, defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from enum import Enum, IntEnum
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from uuid import UUID
 
+import attrs
 import numpy as np
+import pydantic
 import pytest
 import torch
 from small_runs import Small, fitted, loader, quiet, variant
@@ -160,6 +169,37 @@ class Kind(Enum):
     PATH = Path("x")
 
 
+class ListConfig(Sequence[int]):
+    """As OmegaConf's: a list in all but its type."""
+
+    def __init__(self, entries: list[int]) -> None:
+        self.entries = entries
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.entries[index]
+
+
+ListConfig.__module__ = "omegaconf.listconfig"
+
+
+class Pair(NamedTuple):
+    a: int
+    b: Path
+
+
+class Settings(pydantic.BaseModel):
+    lr: float
+    at: Path
+
+
+@attrs.define
+class Made:
+    at: Path
+
+
 @dataclass
 class Point:
     x: int
@@ -180,6 +220,27 @@ class Point:
         (float("inf"), float("inf")),
         (b"bytes", b"bytes"),
         (torch.Size([2]), torch.Size([2])),
+        (defaultdict(list, a=[1]), {"a": [1]}),
+        (deque([1, Path("q")], maxlen=3), [1, "q"]),
+        (range(1, 7, 2), [1, 3, 5]),
+        (SimpleNamespace(a=Path("n")), {"a": "n"}),
+        (np.dtype("float32"), "float32"),
+        (np.datetime64("2026-01-02T03:04:05"), "2026-01-02T03:04:05"),
+        (np.array(["a", "b"]), ["a", "b"]),
+        (np.array([Path("a"), 1], dtype=object), ["a", 1]),
+        (datetime(2026, 1, 2, 3), "2026-01-02T03:00:00"),
+        (date(2026, 1, 2), "2026-01-02"),
+        (time(3, 4), "03:04:00"),
+        (Decimal("0.10"), "0.10"),
+        (Fraction(1, 3), "1/3"),
+        (UUID(int=1), str(UUID(int=1))),
+        (bytearray(b"b"), b"b"),
+        (UserDict(a=1), {"a": 1}),
+        (UserList([1]), [1]),
+        (ListConfig([1, 2]), [1, 2]),
+        (Pair(1, Path("p")), (1, "p")),
+        (Settings(lr=0.1, at=Path("s")), {"lr": 0.1, "at": "s"}),
+        (Made(Path("m")), {"at": "m"}),
     ],
 )
 def test_value_becomes_plain_data(value: Any, stored: Any, tmp_path: Path) -> None:
@@ -190,6 +251,11 @@ def test_value_becomes_plain_data(value: Any, stored: Any, tmp_path: Path) -> No
     assert torch.load(tmp_path / "x", weights_only=True) == stored
 
 
+def test_array_of_the_other_byte_order_keeps_its_values() -> None:
+    made = plain(np.arange(3, dtype=">i4"), "here")
+    assert made.tolist() == [0, 1, 2]
+
+
 def test_array_becomes_a_tensor_of_its_own() -> None:
     array = np.arange(3.0)
     made = plain(array, "here")
@@ -197,9 +263,16 @@ def test_array_becomes_a_tensor_of_its_own() -> None:
     assert torch.equal(made, torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("value", [object(), len, Small, torch.nn.Linear(1, 1), int])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(object(), len, Small, torch.nn.Linear(1, 1), int, partial(int, 1), lambda: 1),
+        *(slice(1), range(10**9), torch.Generator(), {frozenset({1}): 1}, iter([])),
+        np.array([object()]),
+    ],
+)
 def test_value_that_is_no_data_is_refused_with_its_place(value: Any) -> None:
-    with pytest.raises(MisconfigurationException, match=r"at `here\.a\[1\]`"):
+    with pytest.raises(MisconfigurationException, match=r"at `here\.a\[1\]"):
         plain({"a": [1, value]}, "here")
 
 

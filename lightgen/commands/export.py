@@ -1,0 +1,54 @@
+"""`lightgen export`: become the project's own program, to write a model to a file."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from lightgen.commands.run import (
+    AsJson,
+    Checkpoint,
+    Config,
+    PrintConfig,
+    verb_command,
+)
+from lightgen.project.paths import absolute_path
+
+
+class Format(str, Enum):
+    """What can be written."""
+
+    SAFETENSORS = "safetensors"
+    ONNX = "onnx"
+    TORCH_EXPORT = "torch-export"
+
+
+FormatOption = Annotated[
+    Format,
+    typer.Option(
+        "--format", help="Weights alone, an ONNX model, or a program of torch.export."
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="File to write. Default: in the run's folder."),
+]
+
+
+def export(
+    context: typer.Context,
+    file_format: FormatOption = Format.SAFETENSORS,
+    ckpt: Checkpoint = None,
+    output: Output = None,
+    config: Config = None,
+    print_config: PrintConfig = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the model of a checkpoint to a file for use elsewhere."""
+    options = ["--format", file_format.value]
+    if output is not None:
+        options += ["--output", str(absolute_path(output, where="option --output"))]
+    context.args[:0] = options
+    verb_command("export")(context, config, ckpt, print_config, as_json)
