@@ -15,6 +15,7 @@ from trial_net import Net, case, digest, numbered, quiet
 import lightgen_runtime as L
 from lightgen_runtime.callbacks import (
     Callback,
+    Checkpoint,
     EarlyStopping,
     LearningRateFinder,
     ModelCheckpoint,
@@ -259,6 +260,43 @@ def resuming(world: int) -> Any:
         run(second, 3, ckpt_path=path)
         found[name] = [digest(whole), digest(second), str(path.resolve())]
     return found
+
+
+class Validated(Noisy):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("noise", torch.rand(()), sync_dist=True)
+
+
+class SavesInside(Checkpoint):
+    """Saves behind the second batch of the first validation."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.batches = path, 0
+
+    def on_validation_batch_end(self, trainer: Any, *_: Any) -> None:
+        self.batches += not trainer.sanity_checking
+        if self.batches == 2:
+            trainer.save_checkpoint(self.path)
+
+
+@case
+def resuming_inside_a_validation(world: int) -> Any:
+    path, ends = f"inside_{world}.ckpt", []
+    for ckpt_path in (None, path):
+        L.seed_everything(6, verbose=False)
+        saver = SavesInside(path)
+        saver.batches = 2 if ckpt_path else 0
+        trainer = quiet(
+            world, max_epochs=2, enable_checkpointing=True, callbacks=[saver]
+        )
+        torch.rand(trainer.global_rank)
+        module = Validated()
+        loaders = [
+            DataLoader(numbered(8 * world), 2, shuffle=on) for on in (True, False)
+        ]
+        trainer.fit(module, *loaders, ckpt_path=ckpt_path)
+        ends.append([digest(module), float(trainer.callback_metrics["noise"])])
+    return ends
 
 
 class Searched(Net):

@@ -121,6 +121,13 @@ def test_resumed_fit_is_the_uninterrupted_one_to_the_bit(
     assert whole == resumed, path
 
 
+def test_fit_that_is_resumed_inside_a_validation_too(results: Run) -> None:
+    first, second = (result["resuming_inside_a_validation"] for result in results(2))
+    assert first == second
+    whole, resumed = first
+    assert whole == resumed
+
+
 def test_learning_rate_that_is_found_is_the_same_everywhere(results: Run) -> None:
     first, second = (result["learning_rate_search"] for result in results(2))
     assert first == second
