@@ -64,6 +64,12 @@ class ModelCheckpoint(KeptFiles):
             validation (false); `None` chooses the one that has the metrics.
         enable_version_counter: Append `-v1`, `-v2`, ... rather than overwrite a file.
 
+    A disk that is full, or the like, costs the save and not the fit: a warning says so, and
+    the next save tries again. A resumed fit takes over the files that it has written to the
+    folder, also those that are newer than what is loaded.
+
+    Compat: Lightning ends the fit, and forgets the newer files.
+
     Raises:
         MisconfigurationException: At construction for an impossible combination; during
             the run when nobody logs `monitor`.

@@ -29,7 +29,8 @@ class OnExceptionCheckpoint(Checkpoint):
         MisconfigurationException: `filename` is empty.
 
     Compat: Lightning writes and removes the file in every stage, so that evaluating the
-    file deletes it; here only a fit does either. A trial run (`fast_dev_run`) leaves no
+    file deletes it; here only a fit does either, and one that fails before its first
+    batch leaves the file as it is. A trial run (`fast_dev_run`) leaves no
     file.
 
     Example:
