@@ -178,6 +178,17 @@ CONCERNED = [
         "test_every_sample_is_evaluated_once",
         "from lightning.pytorch.strategies import DDPStrategy",
     ),
+    *(
+        ("test_fsdp_is_fully_shard", code)
+        for code in (
+            "Trainer(strategy='fsdp')",
+            "from lightning.pytorch.strategies import FSDPStrategy",
+        )
+    ),
+    (
+        "test_checkpoint_of_a_mesh_is_one_file",
+        "from lightning.pytorch.strategies import ModelParallelStrategy",
+    ),
     (
         "test_predictions_are_dealt_out_by_batches",
         "trainer = Trainer(devices=2)\ntrainer.predict(model)",

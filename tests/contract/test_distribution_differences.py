@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 from distributed import OURS, REFERENCE, found_by
+
+import lightgen_runtime as L
+from lightgen_runtime.strategies import FSDPStrategy, ModelParallelStrategy
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +44,20 @@ def test_predictions_are_dealt_out_by_batches(folder: Path) -> None:
     assert theirs[0]["evaluation"]["predicted"] == [[0, 2], [4, 6]]
     assert ours[0]["evaluation"]["predicted"] == [[0, 1], [4, 5]]
     assert ours[1]["evaluation"]["predicted"] == [[2, 3], [6, 7]]
+
+
+def test_fsdp_is_fully_shard() -> None:
+    """That it shards is looked at in tests/distributed."""
+    with pytest.raises(ValueError, match="requires a GPU accelerator"):
+        pl.Trainer(accelerator="cpu", strategy="fsdp")
+    strategy = L.Trainer(accelerator="cpu", strategy="fsdp").strategy
+    assert isinstance(strategy, FSDPStrategy)
+
+
+def test_checkpoint_of_a_mesh_is_one_file() -> None:
+    assert pl.strategies.ModelParallelStrategy()._save_distributed_checkpoint is True
+    assert ModelParallelStrategy().saves_parts is False
+    assert ModelParallelStrategy(save_distributed_checkpoint=True).saves_parts is True
 
 
 def test_several_optimizers_by_hand(folder: Path) -> None:

@@ -11,7 +11,10 @@ SEVERAL_DEVICES = (
     "Trainer(devices=[[]*,*)",
     "Trainer(num_nodes)",
     "Trainer(strategy='ddp*')",
+    "Trainer(strategy='fsdp*')",
     "strategies.DDPStrategy",
+    "strategies.FSDPStrategy",
+    "strategies.ModelParallelStrategy",
 )
 CLI = "cli.LightningCLI"  # any flag may come from its command line
 SCALER = (

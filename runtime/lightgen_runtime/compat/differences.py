@@ -39,18 +39,26 @@ GAPS = (
         "build the module with them",
     ),
     Rule(
-        (
-            "*FSDP*",
-            "*ModelParallelStrategy",
-            "LightningModule.device_mesh",
-            "LightningModule.configure_sharded_model",
-        ),
-        "one model over several devices is not supported",
+        ("*FSDPPrecision",),
+        "a strategy takes what it needs of any precision",
+        'use `Trainer(precision="bf16-mixed")` or another name',
     ),
     Rule(
-        ("strategies.ParallelStrategy", "strategies.parallel.ParallelStrategy"),
-        "`DDPStrategy` is the only strategy of several processes",
-        "use it as the type",
+        ("LightningModule.configure_sharded_model",),
+        "Lightning has replaced it",
+        "define `configure_model`",
+    ),
+    Rule(
+        (
+            "strategies.FSDPStrategy(sharding_strategy)",
+            "strategies.FSDPStrategy(activation_checkpointing*)",
+        ),
+        "this is torch's `fully_shard`, which has no such option",
+        "for what takes its place, see the message of the error",
+    ),
+    Rule(
+        ("strategies.ModelParallelStrategy(save_distributed_checkpoint)",),
+        "a checkpoint is one file, which loads anywhere, unless parts are asked for",
     ),
     Rule(
         ("plugins.environments.*",),
@@ -77,13 +85,18 @@ GAPS = (
         "both keep tensors in host memory by default",
     ),
     Rule(
-        ("strategies.StrategyRegistry", "accelerators.AcceleratorRegistry"),
+        ("accelerators.AcceleratorRegistry",),
         "there is no registry",
         "pass the object to `Trainer`",
     ),
     Rule(
-        ("*.register_strategies", "*.register_accelerators"),
+        ("*.register_accelerators",),
         "there is no registry",
+    ),
+    Rule(
+        ("*.register_strategies",),
+        "names are given in one place",
+        "call `StrategyRegistry.register(name, strategy)`",
     ),
     Rule(
         (
@@ -93,6 +106,11 @@ GAPS = (
             "strategies.SingleDeviceStrategy(*)",
             "strategies.DDPStrategy.*",
             "strategies.DDPStrategy(*)",
+            "strategies.FSDPStrategy.*",
+            "strategies.FSDPStrategy(*)",
+            "strategies.ModelParallelStrategy.*",
+            "strategies.ParallelStrategy.*",
+            "strategies.ParallelStrategy(*)",
         ),
         "a strategy places the module, talks to other processes and writes files; the "
         "loops do the rest",
@@ -357,10 +375,6 @@ VALUES = (
     Rule(
         ("Trainer(strategy='deepspeed')", "Trainer(strategy='deepspeed_stage_*')"),
         "DeepSpeed is not supported",
-    ),
-    Rule(
-        ("Trainer(strategy='fsdp')", "Trainer(strategy='fsdp_cpu_offload')"),
-        "one model over several devices is not supported",
     ),
     Rule(
         (

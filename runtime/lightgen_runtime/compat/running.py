@@ -147,6 +147,19 @@ DEVICES = (
         only_with=(SEVERAL_DEVICES,),
     ),
     Behaviour(
+        ("Trainer(strategy='fsdp*')", "strategies.FSDPStrategy"),
+        "the model is sharded by torch's `fully_shard`, not wrapped in "
+        "`FullyShardedDataParallel`",
+        "layers that you wrap by hand: apply `fully_shard` in `configure_model`",
+        rows=("test_fsdp_is_fully_shard",),
+    ),
+    Behaviour(
+        ("strategies.ModelParallelStrategy",),
+        "a checkpoint is one file, which loads anywhere",
+        "for one part from each process, pass `save_distributed_checkpoint=True`",
+        rows=("test_checkpoint_of_a_mesh_is_one_file",),
+    ),
+    Behaviour(
         ("Trainer(sync_batchnorm)",),
         "it is refused on several devices",
         "call `torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)`",

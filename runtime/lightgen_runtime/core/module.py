@@ -444,6 +444,16 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
         return device
 
     @property
+    def device_mesh(self) -> Any:
+        """The run's processes as `torch.distributed.DeviceMesh`; None if it has none.
+
+        Of `ModelParallelStrategy`, with the dimensions "data_parallel" and
+        "tensor_parallel", for `configure_model` to share the layers out on.
+        """
+        trainer = self.__dict__["_trainer"]
+        return getattr(trainer.strategy, "device_mesh", None) if trainer else None
+
+    @property
     def on_gpu(self) -> bool:
         """Whether this module was last moved to a CUDA device."""
         return self.device.type == "cuda"

@@ -8,7 +8,7 @@ another class starts anew. What looks alike and is not is an error.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -37,6 +37,7 @@ def restore_optimizers(
     record: Mapping[str, list[dict[str, Any]]] | None,
     steps: Mapping[str, int],
     source: str,
+    spread: Callable[[Optimizer, dict[str, Any]], dict[str, Any]],
 ) -> None:
     """Put optimizers and schedulers back.
 
@@ -47,6 +48,7 @@ def restore_optimizers(
         record: How they were configured; None for a file that does not say.
         steps: How many "step"s and "epoch"s the checkpoint is behind.
         source: Its path, for messages.
+        spread: Gives an optimizer its part of a state, as the strategy holds it.
 
     Raises:
         CheckpointMismatchError: Their number, groups or shapes are not the fit's.
@@ -74,6 +76,7 @@ def restore_optimizers(
             continue
         if saved is not None:
             state = _in_our_order(number, ours, saved, state, source)
+        state = spread(optimizer, state)
         _load(number, optimizer, state, saved is not None, source)
         if saved is not None:
             changed = _take_changes(number, optimizer, made[number], ours, saved)

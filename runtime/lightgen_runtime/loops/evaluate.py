@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lightgen_runtime.io.schema import VALIDATED
+from lightgen_runtime.loops.company import in_company
 from lightgen_runtime.loops.feed import Feed
 from lightgen_runtime.loops.position import random_states, set_random_states
 from lightgen_runtime.loops.progress import ValidationPosition
@@ -167,7 +168,8 @@ def _one_loader(
     report.between_batches = False
     if not position.settled:
         _settle(run, stage, feed, position)
-    for batch_idx, batch, _ in feed.batches(iterator, position.batches):
+    batches = in_company(run, feed, iterator, position.batches, step, scope, number)
+    for batch_idx, batch, _ in batches:
         context.batch, context.batch_size = batch, None
         if before is not None:
             fire(before, batch, batch_idx, *number)

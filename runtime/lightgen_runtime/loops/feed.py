@@ -19,6 +19,7 @@ from lightgen_runtime.loops.position import (
     reader_of,
     set_generators,
 )
+from lightgen_runtime.loops.share import whole_of
 from lightgen_runtime.utilities.combined_loader import CombinedLoader
 from lightgen_runtime.utilities.exceptions import (
     EmptyDataError,
@@ -261,6 +262,22 @@ class Feed:
                     "the others still have is left out. Yield as much in every process."
                 )
             return
+
+    def borrowed(self) -> Any:
+        """Return a batch of another process, on this one's device.
+
+        Raises:
+            EmptyDataError: Which data other processes have is not known here.
+        """
+        if not self.is_share or isinstance(self.loader, CombinedLoader):
+            raise EmptyDataError(
+                f"{type(self.loader).__name__} yielded no batch in this process, and "
+                "others have some, which all processes compute together. Give every "
+                "process a batch at least."
+            )
+        batch = next(iter(whole_of(self.loader)))
+        transfer = self._transfer
+        return batch if transfer is None else transfer(batch, self.dataloader_idx)
 
     def _counted(
         self, iterator: Iterator[Any], start: int, num_batches: int

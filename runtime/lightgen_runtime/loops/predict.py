@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lightgen_runtime.callbacks.prediction_writer import BasePredictionWriter
+from lightgen_runtime.loops.company import in_company
 from lightgen_runtime.loops.evaluate import StageHooks, bound_step
 from lightgen_runtime.utilities.move_data import move_data_to_device
 
@@ -41,11 +42,13 @@ def run_predict(run: Run, return_predictions: bool) -> list[Any] | None:
             step = bound_step(run, "predict_step", 2 + len(number))
             iterator = predicted.open(feed, record=bool(writers))
             iterator = run.measured_items("[_PredictionLoop].predict_next", iterator)
-            for batch_idx, batch, _ in feed.batches(iterator):
+            scope = run.scopes["predict_step"]
+            batches = in_company(run, feed, iterator, 0, step, scope, number)
+            for batch_idx, batch, _ in batches:
                 if writers:
                     predicted.note_indices()
                 hooks.fire("batch_start", batch, batch_idx, *number)
-                context.scope = run.scopes["predict_step"]
+                context.scope = scope
                 output = step(batch, batch_idx, *number)
                 hooks.fire("batch_end", output, batch, batch_idx, *number)
                 if keep:

@@ -48,7 +48,9 @@ class Predicted:
 
         Collective: every process calls it.
         """
-        by_rank: list[list[list[Any]]] = strategy.gather_objects(self.results)
+        by_rank: list[list[list[Any]]] = strategy.gather_objects(
+            self.results, strategy.data_group
+        )
         merged = []
         for number, is_share in enumerate(self.shares):
             parts = [results[number] for results in by_rank]

@@ -86,6 +86,13 @@ def evaluation_share(
     return with_samplers(loader, loader.sampler, share)
 
 
+def whole_of(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Return a loader of all batches that `evaluation_share` has taken a part of."""
+    if loader.batch_sampler is None:
+        return with_samplers(loader, loader.sampler._drawn, None)  # type: ignore[attr-defined]
+    return with_samplers(loader, loader.sampler, loader.batch_sampler._drawn)  # type: ignore[attr-defined]
+
+
 def with_samplers(
     loader: DataLoader[Any], sampler: Any, batch_sampler: Any
 ) -> DataLoader[Any]:

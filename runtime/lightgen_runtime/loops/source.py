@@ -228,7 +228,7 @@ class DataSource:
                 "length and the batch size."
             )
         exact = stage != "train" and limit != 0 and self._shares(loader)
-        loader = self._share(stage, loader, self._parts.strategy.global_rank)
+        loader = self._share(stage, loader, self._parts.strategy.data_rank)
         if os.environ.get(WORKERS_VARIABLE) == "1":
             for part in loaders_of(loader):
                 if isinstance(part, DataLoader):
@@ -248,7 +248,7 @@ class DataSource:
     def _share(self, stage: str, loader: Any, rank: int) -> Any:
         """Return what the process of that rank reads of a loader, or of a combination."""
         share = train_share if stage == "train" else evaluation_share
-        world_size = self._parts.strategy.world_size
+        world_size = self._parts.strategy.data_world_size
 
         def part(each: Any) -> Any:
             return share(each, world_size, rank) if self._shares(each) else each

@@ -26,10 +26,17 @@ class Precision:
     Attributes:
         precision: Its name, which `trainer.precision` tells.
         scaler: What scales losses so that small gradients do not vanish; None if nothing.
+        compute_dtype: What layers compute in, if not in their parameters' own type.
+        clip_norm: Limits the norm of all gradients of some parameters together; the
+            trainer sets it to what fits its strategy.
+        clip_value: Limits each element of their gradients; likewise.
     """
 
     precision: str = "32-true"
     scaler: GradScaler | None = None
+    compute_dtype: torch.dtype | None = None
+    clip_norm: Callable[..., Any] = staticmethod(torch.nn.utils.clip_grad_norm_)
+    clip_value: Callable[..., Any] = staticmethod(torch.nn.utils.clip_grad_value_)
 
     def convert_module(self, module: nn.Module) -> nn.Module:
         """Give the module's parameters and buffers their dtype, in place."""
@@ -77,9 +84,9 @@ class Precision:
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if gradient_clip_algorithm == "value":
-            torch.nn.utils.clip_grad_value_(parameters, clip_val)
+            self.clip_value(parameters, clip_val)
         else:
-            torch.nn.utils.clip_grad_norm_(parameters, clip_val)
+            self.clip_norm(parameters, clip_val)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must keep."""

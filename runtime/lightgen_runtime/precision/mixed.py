@@ -40,6 +40,7 @@ class MixedPrecision(Precision):
             )
         if precision == "16-mixed" and scaler is None:
             scaler = GradScaler(device)
+        self.compute_dtype = _DTYPES[self.precision]
         self.device = device
         self.scaler = scaler
 

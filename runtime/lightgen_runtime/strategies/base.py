@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lightgen_runtime.io.checkpoint_io import CheckpointIO, TorchCheckpointIO
 from lightgen_runtime.strategies.stop_votes import StopVotes
@@ -26,9 +27,21 @@ class Strategy(ABC):
     Attributes:
         arm_reducer: In manual optimization called with each loss before its backward;
             None where there is nothing to prepare.
+        spreads_model: Whether one model lies over several processes, so that each step,
+            evaluating ones too, needs all of them.
+        data_group: The processes that have different data, if those are not all.
+        compute_dtype: What layers are to compute in, if not in their parameters' type;
+            the trainer sets it.
+        clip_norm: Limits the norm of all gradients of some parameters together.
+        clip_value: Limits each element of their gradients.
     """
 
     arm_reducer: Callable[[Tensor], None] | None = None
+    spreads_model = False
+    data_group: Any = None
+    compute_dtype: torch.dtype | None = None
+    clip_norm: Callable[..., Any] = staticmethod(torch.nn.utils.clip_grad_norm_)
+    clip_value: Callable[..., Any] = staticmethod(torch.nn.utils.clip_grad_value_)
 
     def __init__(self, checkpoint_io: CheckpointIO | None = None) -> None:
         self.checkpoint_io = checkpoint_io or TorchCheckpointIO()
@@ -67,6 +80,16 @@ class Strategy(ABC):
         """Number of this node, from 0."""
 
     @property
+    def data_world_size(self) -> int:
+        """Number of parts that the data are shared out in."""
+        return self.world_size
+
+    @property
+    def data_rank(self) -> int:
+        """Number of this process's part of the data, from 0."""
+        return self.global_rank
+
+    @property
     def is_global_zero(self) -> bool:
         """Whether this process writes files and talks."""
         return self.global_rank == 0
@@ -78,6 +101,9 @@ class Strategy(ABC):
     @abstractmethod
     def place(self, module: nn.Module) -> None:
         """Move the module to its device, in place; all processes then hold the same."""
+
+    def check_optimizers(self, optimizers: list[Optimizer]) -> None:
+        """Refuse optimizers that cannot train the placed module."""
 
     def bind(
         self, step: Callable[..., Any], *, trains: bool = False
@@ -147,8 +173,13 @@ class Strategy(ABC):
         return None
 
     @abstractmethod
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Return every process's value, by rank. Collective: every process calls it."""
+    def gather_objects(self, value: Any, group: Any = None) -> list[Any]:
+        """Return every process's value, by rank. Collective: every process calls it.
+
+        Args:
+            value: This process's; plain data.
+            group: Process group; by default all.
+        """
 
     @abstractmethod
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
@@ -192,6 +223,29 @@ class Strategy(ABC):
     @abstractmethod
     def teardown(self) -> None:
         """Release devices and process groups."""
+
+    def gathered(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return a module's or an optimizer's state as a checkpoint holds it.
+
+        Collective: every process calls it.
+        """
+        return state
+
+    def open_gradients(self, parameters: list[Tensor]) -> list[Tensor | None]:
+        """Return this process's gradients of an accumulation window that is still open."""
+        return [parameter.grad for parameter in parameters]
+
+    def spread_weights(
+        self, module: nn.Module, weights: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the weights of a checkpoint as this process holds the module's."""
+        return weights
+
+    def spread_optimizer_state(
+        self, optimizer: Optimizer, state: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return an optimizer's saved state as this process holds its parameters."""
+        return state
 
     def save_checkpoint(
         self,

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from lightgen_runtime.strategies.base import Strategy
-from lightgen_runtime.strategies.ddp import DDPStrategy
+from lightgen_runtime.strategies.parallel import ParallelStrategy
+from lightgen_runtime.strategies.registry import StrategyRegistry
 from lightgen_runtime.strategies.single import SingleDeviceStrategy
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
-from lightgen_runtime.utilities.nearest import did_you_mean
-
-STRATEGIES: dict[str, Callable[[], DDPStrategy] | None] = {
-    "auto": None,
-    "single_device": None,
-    "ddp": DDPStrategy,
-    "ddp_find_unused_parameters_false": lambda: DDPStrategy(
-        find_unused_parameters=False
-    ),
-    "ddp_find_unused_parameters_true": lambda: DDPStrategy(find_unused_parameters=True),
-}
 
 
 def choose_strategy(
@@ -29,24 +17,14 @@ def choose_strategy(
     """Return the strategy that the flag asks for, on these devices.
 
     Args:
-        strategy: One of `STRATEGIES`, or a strategy; "auto" is "single_device" for one
-            device and "ddp" for several.
+        strategy: A name in `StrategyRegistry`, or a strategy; "auto" is "single_device"
+            for one device and "ddp" for several.
         devices: Devices of this node, one a process.
         num_nodes: Nodes with as many processes each.
 
     Raises:
         MisconfigurationException: There is no such strategy, or not for so many devices.
     """
-    if isinstance(strategy, DDPStrategy):
-        strategy.connect(devices, num_nodes)
-    if isinstance(strategy, Strategy):
-        return strategy
-    if strategy not in STRATEGIES:
-        raise MisconfigurationException(
-            f"`Trainer(strategy={strategy!r})`: there are "
-            f"{', '.join(map(repr, STRATEGIES))}, and any `Strategy`."
-            f"{did_you_mean(strategy, STRATEGIES)}"
-        )
     several = len(devices) * num_nodes > 1
     if strategy == "single_device" and several:
         raise MisconfigurationException(
@@ -55,9 +33,26 @@ def choose_strategy(
         )
     if strategy == "auto":
         strategy = "ddp" if several else "single_device"
-    make = STRATEGIES[strategy]
-    if make is None:
+    if strategy == "single_device":
         return SingleDeviceStrategy(devices[0])
-    made = make()
-    made.connect(devices, num_nodes)
+    if not isinstance(strategy, Strategy):
+        if strategy not in StrategyRegistry:
+            known = StrategyRegistry.known(strategy, "auto")
+            raise MisconfigurationException(
+                f"`Trainer(strategy={strategy!r})` is no name in `StrategyRegistry` and no "
+                f"`Strategy`; {known}"
+            )
+        strategy = _made(strategy)
+    if isinstance(strategy, ParallelStrategy):
+        strategy.connect(devices, num_nodes)
+    return strategy
+
+
+def _made(name: str) -> Strategy:
+    made = StrategyRegistry.get(name)
+    if not isinstance(made, Strategy):
+        raise MisconfigurationException(
+            f"`Trainer(strategy={name!r})`: what is registered under that name made a "
+            f"{type(made).__name__}, which is no `Strategy`"
+        )
     return made

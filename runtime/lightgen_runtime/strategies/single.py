@@ -80,7 +80,7 @@ class SingleDeviceStrategy(Strategy):
         """See `Strategy`."""
         return tensor
 
-    def gather_objects(self, value: Any) -> list[Any]:
+    def gather_objects(self, value: Any, group: Any = None) -> list[Any]:
         """See `Strategy`."""
         return [value]
 

@@ -17,7 +17,10 @@ from lightgen_runtime.callbacks.checkpoint import Checkpoint
 from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
 from lightgen_runtime.callbacks.model_summary import ModelSummary
 from lightgen_runtime.callbacks.progress import ProgressBar, default_progress_bar
+from lightgen_runtime.callbacks.pruning import ModelPruning
+from lightgen_runtime.callbacks.stochastic_weight_avg import StochasticWeightAveraging
 from lightgen_runtime.callbacks.timer import Timer, duration_of
+from lightgen_runtime.callbacks.weight_averaging import WeightAveraging
 from lightgen_runtime.loggers import CSVLogger, Logger
 from lightgen_runtime.precision import Precision
 from lightgen_runtime.precision.base import CLIP_ALGORITHMS
@@ -40,6 +43,7 @@ _MAY_BE_NONE = (
     "gradient_clip_val",
     "gradient_clip_algorithm",
 )
+_NEED_WHOLE_WEIGHTS = (WeightAveraging, StochasticWeightAveraging, ModelPruning)
 # Source: Lightning's, for a trainer without any limit.
 DEFAULT_MAX_EPOCHS = 1000
 
@@ -95,10 +99,15 @@ def build_parts(flags: dict[str, Any]) -> TrainerParts:
     strategy = _strategy(flags)
     if plugins.checkpoint_io is not None:
         strategy.checkpoint_io = plugins.checkpoint_io
+    precision = plugins.precision or choose_precision(
+        flags["precision"], strategy.root_device.type
+    )
+    strategy.compute_dtype = precision.compute_dtype
+    precision.clip_norm = strategy.clip_norm
+    precision.clip_value = strategy.clip_value
     return TrainerParts(
         strategy=strategy,
-        precision=plugins.precision
-        or choose_precision(flags["precision"], strategy.root_device.type),
+        precision=precision,
         loggers=_loggers(flags["logger"], flags["default_root_dir"]),
         max_epochs=max_epochs,
         min_epochs=flags["min_epochs"],
@@ -116,7 +125,8 @@ def build_parts(flags: dict[str, Any]) -> TrainerParts:
         accumulate_grad_batches=flags["accumulate_grad_batches"],
         gradient_clip_val=flags["gradient_clip_val"],
         gradient_clip_algorithm=flags["gradient_clip_algorithm"],
-        inference_mode=flags["inference_mode"],
+        # Weights that are put together inside it would stay inference tensors.
+        inference_mode=flags["inference_mode"] and not strategy.spreads_model,
         fast_dev_run=int(flags["fast_dev_run"]),
         profiler=choose_profiler(flags["profiler"]),
         reload_dataloaders_every_n_epochs=flags["reload_dataloaders_every_n_epochs"],
@@ -161,6 +171,7 @@ def build_callbacks(flags: dict[str, Any], parts: TrainerParts) -> list[Callback
     flags = with_presets(flags)
     callbacks = as_callbacks(flags["callbacks"] or [], "Trainer(callbacks=...)")
     callbacks += _default_callbacks(flags, parts, callbacks)
+    _check_whole_weights(parts.strategy, callbacks)
     keys: dict[str, Callback] = {}
     for callback in callbacks:
         other = keys.setdefault(callback.state_key, callback)
@@ -171,6 +182,16 @@ def build_callbacks(flags: dict[str, Any], parts: TrainerParts) -> list[Callback
                 "Give them different arguments, or override `state_key`."
             )
     return ordered(callbacks)
+
+
+def _check_whole_weights(strategy: Strategy, callbacks: list[Callback]) -> None:
+    for callback in callbacks if strategy.spreads_model else []:
+        if isinstance(callback, _NEED_WHOLE_WEIGHTS):
+            raise MisconfigurationException(
+                f"{type(callback).__name__} with {type(strategy).__name__}: it works on "
+                "whole weights, which lie in parts in several processes. Leave it out, or "
+                "use strategy='ddp'."
+            )
 
 
 def as_callbacks(given: Any, where: str) -> list[Callback]:

@@ -49,6 +49,7 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
         weights_only: Leave out what only a resumed fit needs.
     """
     module, datamodule = run.module, run.datamodule
+    strategy = run.parts.strategy
     counters = run.progress.state_dict()
     checkpoint = model_content(run)
     if weights_only:
@@ -70,7 +71,7 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
                 run.plan.optimizers, [c.scheduler for c in run.plan.schedulers]
             ),
         }
-        others = run.parts.strategy.gather_objects(local)[1:]
+        others = strategy.gather_objects(local)[1:]
         if others:
             checkpoint[OWN_KEY]["other_processes"] = others
         if run.scaling is not None:
@@ -95,7 +96,7 @@ def model_content(run: Run) -> dict[str, Any]:
         "epoch": progress.current_epoch,
         "global_step": progress.global_step,
         VERSION_KEY: LIGHTNING_VERSION,
-        "state_dict": run.module.state_dict(),
+        "state_dict": run.parts.strategy.gathered(run.module.state_dict()),
         "loops": loops_from_progress(progress.state_dict()),
     }
     _add_hyperparameters(checkpoint, run.module)
@@ -112,7 +113,10 @@ def training_content(run: Run) -> dict[str, Any]:
             for callback in run.callbacks
             if (state := callback.state_dict())
         },
-        "optimizer_states": [o.state_dict() for o in run.plan.optimizers],
+        "optimizer_states": [
+            run.parts.strategy.gathered(optimizer.state_dict())
+            for optimizer in run.plan.optimizers
+        ],
         "lr_schedulers": [s.scheduler.state_dict() for s in run.plan.schedulers],
     }
 
@@ -171,7 +175,7 @@ def _partial_gradients(run: Run) -> list[Tensor | None]:
     progress, window = run.progress, run.trainer.accumulate_grad_batches
     if progress.is_last_batch or progress.batch_idx % window == 0:
         return []
-    return [parameter.grad for parameter in run.optimized_parameters()]
+    return run.parts.strategy.open_gradients(run.optimized_parameters())
 
 
 def restore_model(run: Run, checkpoint: dict[str, Any], source: str) -> None:
@@ -189,7 +193,8 @@ def restore_model(run: Run, checkpoint: dict[str, Any], source: str) -> None:
             f"{sorted(map(str, checkpoint))[:8]}: it is not a checkpoint of a run"
         )
     module.on_load_checkpoint(checkpoint)
-    load_weights(module, checkpoint["state_dict"], module.strict_loading, source)
+    weights = run.parts.strategy.spread_weights(module, checkpoint["state_dict"])
+    load_weights(module, weights, module.strict_loading, source)
     if datamodule is not None:
         state = checkpoint.get(type(datamodule).__qualname__)
         if state is not None:
@@ -257,6 +262,7 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
             own if "optimizers" in own else None,
             {"step": run.progress.global_step, "epoch": run.progress.epochs_done},
             source,
+            run.parts.strategy.spread_optimizer_state,
         )
     precision = run.parts.precision
     if state := checkpoint.get(type(precision).__qualname__):

@@ -76,6 +76,8 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
     precision.convert_module(module)
     # What `setup` and `configure_model` have just made takes part too.
     attach(module, run.context, run)
+    if strategy.spreads_model:
+        strategy.place(module)  # so that no process holds the loaded weights whole
     checkpoint, source = None, ""
     if choice.path is not None:
         checkpoint, source = load_chosen(trainer, choice, fn)
@@ -84,7 +86,8 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
         if fn == "fit":
             trainer.fit_id = record_in(checkpoint)["run"] or trainer.fit_id
         restore_model(run, checkpoint, source)
-    strategy.place(module)
+    if not strategy.spreads_model:
+        strategy.place(module)
     run.resolve_hooks()
     run.progress.evaluated.clear()
     if fn != "fit":
@@ -92,6 +95,7 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
         return
     run.validates = _validates(run)
     run.plan = OptimPlan.from_module(module)
+    strategy.check_optimizers(run.plan.optimizers)
     run.wrap_optimizers()
     _check_manual(run)
     run.progress.restart_epoch()

@@ -69,8 +69,8 @@ class Trainer(TrainerView):
 
     Args:
         accelerator: "auto" (the fastest there is), "cpu", "gpu", "cuda" or "mps".
-        strategy: "auto" (by the number of devices), "single_device", "ddp",
-            "ddp_find_unused_parameters_true" or a `Strategy`.
+        strategy: "auto" (by the number of devices), "single_device", "ddp", "fsdp",
+            "model_parallel" or another name in `StrategyRegistry`; or a `Strategy`.
         devices: "auto"; a number, such as 2 or "2"; -1 for all; or indices, such as
             [0, 2] or "0,2". On a CPU a number of processes.
         num_nodes: Number of machines, with as many processes each; started by torchrun.

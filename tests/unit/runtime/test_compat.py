@@ -173,15 +173,15 @@ def messages(code: str, tmp_path: Path) -> list[str]:
         pytest.param(
             "class M(L.LightningModule):\n"
             "    def configure_sharded_model(self): ...",
-            "2: `LightningModule.configure_sharded_model` is absent: one model",
+            "2: `LightningModule.configure_sharded_model` is absent: Lightning has",
             id="hook that nobody calls",
         ),
         pytest.param(
             "class A(LightningModule): ...\n"
             "class B(A):\n"
             "    def f(self):\n"
-            "        return self.device_mesh",
-            "4: `LightningModule.device_mesh` is absent: one model over",
+            "        return self.configure_sharded_model",
+            "4: `LightningModule.configure_sharded_model` is absent: Lightning has",
             id="attribute of self",
         ),
         pytest.param(
@@ -198,20 +198,20 @@ def messages(code: str, tmp_path: Path) -> list[str]:
             id="method of a precision that nobody calls",
         ),
         pytest.param(
-            "Trainer('cpu', 'fsdp')",
-            "1: `Trainer(strategy='fsdp')` is absent: one model over",
+            "Trainer('cpu', 'deepspeed')",
+            "1: `Trainer(strategy='deepspeed')` is absent: DeepSpeed is",
             id="argument without its name",
         ),
         pytest.param(
-            "flags = dict(strategy='fsdp')\nTrainer(**flags)",
-            "1: `Trainer(strategy='fsdp')` is absent: one model over",
+            "flags = dict(strategy='deepspeed')\nTrainer(**flags)",
+            "1: `Trainer(strategy='deepspeed')` is absent: DeepSpeed is",
             id="argument in a dictionary",
         ),
         pytest.param(
             "def make(epochs, **flags):\n"
             "    return Trainer(max_epochs=epochs, **flags)\n"
-            "make(epochs=3, strategy='fsdp')",
-            "3: `Trainer(strategy='fsdp')` is absent: one model over",
+            "make(epochs=3, strategy='deepspeed')",
+            "3: `Trainer(strategy='deepspeed')` is absent: DeepSpeed is",
             id="argument that a function passes on",
         ),
         pytest.param(
@@ -359,12 +359,13 @@ def test_run_names_the_line_that_imports_what_is_absent(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from lightning.pytorch import Trainer\n"
-        "from lightning.pytorch.strategies import FSDPStrategy\n"
+        "from lightning.pytorch.strategies import DeepSpeedStrategy\n"
     )
     ran = compat("run", str(script))
     assert ran.returncode == 1
-    assert f"{script}:2: `lightning.pytorch.strategies.FSDPStrategy` is absent" in (
-        ran.stdout
+    assert (
+        f"{script}:2: `lightning.pytorch.strategies.DeepSpeedStrategy` is absent"
+        in (ran.stdout)
     )
     assert "Traceback" not in ran.stderr
 
@@ -372,7 +373,7 @@ def test_run_names_the_line_that_imports_what_is_absent(tmp_path: Path) -> None:
 def test_run_leaves_other_failing_imports_alone(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import nowhere\nfrom lightning.pytorch.strategies import FSDPStrategy\n"
+        "import nowhere\nfrom lightning.pytorch.strategies import DeepSpeedStrategy\n"
     )
     assert "No module named 'nowhere'" in compat("run", str(script)).stderr
 

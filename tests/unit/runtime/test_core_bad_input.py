@@ -363,7 +363,8 @@ BAD_FLAGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"accelerator": "cpu", "devices": [3]}, ["[3]", "devices=1"]),
     ({"num_nodes": 2}, ["num_nodes=2", "torchrun --nnodes 2"]),
     ({"num_nodes": 0}, ["num_nodes=0", "at least 1"]),
-    ({"strategy": "fsdp"}, ["'fsdp'", "'auto', 'single_device', 'ddp'"]),
+    ({"strategy": "deepspeed"}, ["'deepspeed'", "'auto', 'single_device', 'ddp'"]),
+    ({"strategy": "fsdq"}, ["'fsdq'", "Did you mean 'fsdp'"]),
     (
         {"accelerator": "cpu", "strategy": "single_device", "devices": 2},
         ["'single_device'", "2 device(s)", "'ddp'"],

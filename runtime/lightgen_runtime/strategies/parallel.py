@@ -1,0 +1,280 @@
+"""Several processes that work as one: who they are, and how they talk."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightgen_runtime.io.checkpoint_io import CheckpointIO
+from lightgen_runtime.strategies.base import Strategy
+from lightgen_runtime.strategies.launch import (
+    join_store,
+    note_failure,
+    start_processes,
+)
+from lightgen_runtime.strategies.ranks import Ranks, ranks_from_environment
+from lightgen_runtime.strategies.stop_votes import StopVotes
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
+from lightgen_runtime.utilities.rank_zero import rank_zero_only
+from lightgen_runtime.utilities.seed import reset_seed
+
+# Source: torch's default for every backend but nccl.
+DEFAULT_TIMEOUT = timedelta(minutes=30)
+
+
+class ParallelStrategy(Strategy):
+    """Several processes, one a device.
+
+    Processes come from torchrun; without it, rank 0 starts the others by running the
+    program again. What each holds of the module is a subclass's business.
+
+    Args:
+        parallel_devices: This node's devices, one a process; None takes the trainer's.
+        checkpoint_io: How checkpoints are written.
+        process_group_backend: "gloo", "nccl" or another of torch's; None takes the one
+            that belongs to the device.
+        timeout: How long a process waits for the others before it gives up.
+    """
+
+    def __init__(
+        self,
+        *,
+        parallel_devices: list[torch.device] | None = None,
+        checkpoint_io: CheckpointIO | None = None,
+        process_group_backend: str | None = None,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+    ) -> None:
+        super().__init__(checkpoint_io)
+        self.parallel_devices = parallel_devices
+        self.process_group_backend = process_group_backend
+        self.timeout = timeout
+        self._ranks = ranks_from_environment() or Ranks()
+        self._alone = True
+        self._module: Any = None
+
+    def connect(self, devices: list[torch.device], num_nodes: int) -> None:
+        """Take the trainer's devices, and find out which process this is.
+
+        Raises:
+            MisconfigurationException: As many processes have not been started.
+        """
+        self.parallel_devices = self.parallel_devices or devices
+        here = len(self.parallel_devices)
+        wanted = here * num_nodes
+        launched = ranks_from_environment()
+        if launched is None and num_nodes > 1:
+            raise MisconfigurationException(
+                f"`Trainer(num_nodes={num_nodes})`: run the program on every node with "
+                f"`torchrun --nnodes {num_nodes} --nproc-per-node {here} "
+                "--rdzv-backend c10d --rdzv-endpoint HOST:PORT PROGRAM`"
+            )
+        if launched is not None and launched.world_size != wanted:
+            raise MisconfigurationException(
+                f"`Trainer(devices=..., num_nodes={num_nodes})` makes {here} x {num_nodes} "
+                f"= {wanted} process(es), and {launched.world_size} have been started "
+                f"({launched.local_world_size} a node). Use the same numbers in both "
+                "places, or devices='auto'."
+            )
+        self._ranks = launched or Ranks(world_size=wanted, local_world_size=here)
+
+    @property
+    def root_device(self) -> torch.device:
+        """See `Strategy`."""
+        devices = self.parallel_devices or [torch.device("cpu")]
+        return devices[self._ranks.local_rank]
+
+    @property
+    def world_size(self) -> int:
+        """See `Strategy`."""
+        return self._ranks.world_size
+
+    @property
+    def global_rank(self) -> int:
+        """See `Strategy`."""
+        return self._ranks.global_rank
+
+    @property
+    def local_rank(self) -> int:
+        """See `Strategy`."""
+        return self._ranks.local_rank
+
+    @property
+    def node_rank(self) -> int:
+        """See `Strategy`."""
+        return self._ranks.node_rank
+
+    # ---- processes ----
+
+    def setup_environment(self) -> None:
+        """Start the other processes if nobody has, and join them."""
+        device = self.root_device
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        elif "OMP_NUM_THREADS" not in os.environ:
+            share = (os.cpu_count() or 1) // self._ranks.local_world_size
+            torch.set_num_threads(max(1, share))
+        if not dist.is_initialized():
+            self._join(device)
+        elif dist.get_world_size() != self.world_size:
+            raise MisconfigurationException(
+                f"this `Trainer` wants {self.world_size} process(es), and this program "
+                f"runs in {dist.get_world_size()}. Use the same number of devices."
+            )
+        self._alone = False
+        note_failure(False)
+        rank_zero_only.rank = self.global_rank
+
+    def _join(self, device: torch.device) -> None:
+        where: dict[str, Any] = {"init_method": "env://"}  # torchrun's
+        if ranks_from_environment() is None:
+            where = {"store": start_processes(self.world_size)}
+        elif (store := join_store(self.timeout)) is not None:
+            where = {"store": store}
+        if device.type == "cuda":
+            where["device_id"] = device
+        dist.init_process_group(
+            self.process_group_backend or dist.get_default_backend_for_device(device),
+            rank=self.global_rank,
+            world_size=self.world_size,
+            timeout=self.timeout,
+            **where,
+        )
+        atexit.register(self._leave)
+        # Random numbers from here on are every process's, whatever rank 0 did before.
+        reset_seed()
+
+    def _leave(self) -> None:
+        if dist.is_initialized() and not self._alone:
+            # A reducer that is left over would keep the group's threads running into the
+            # end of the interpreter, which they do not survive.
+            gc.collect()
+            dist.destroy_process_group()
+
+    def stop_votes(self) -> StopVotes | None:
+        """See `Strategy`."""
+        if self._alone or self.world_size == 1:
+            return None
+        store: Any = dist.distributed_c10d._get_default_store()
+        return StopVotes(store.clone(), self.global_rank, self.world_size)
+
+    def on_exception(self, error: BaseException) -> None:
+        """See `Strategy`."""
+        self._alone = True
+        note_failure(True)
+
+    def teardown(self) -> None:
+        """Release the module; the processes stay together for the next run."""
+        self._module = None
+
+    @torch.no_grad()
+    def _send_from_rank_zero(self, tensors: list[Tensor]) -> None:
+        if self._alone or self.world_size == 1:
+            return
+        for tensor in tensors:
+            if not tensor.numel():
+                continue
+            # As bytes: not every backend knows every dtype.
+            content = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+            dist.broadcast(content, 0)
+            if content.data_ptr() != tensor.data_ptr():
+                tensor.copy_(content.view(tensor.dtype).view(tensor.shape))
+
+    def _others_wait(self) -> MisconfigurationException:
+        """Return the error for a training step that returned no loss."""
+        return MisconfigurationException(
+            f"`training_step` returned None in process {self.global_rank} of "
+            f"{self.world_size}; the others wait for its gradients. Return a loss in every "
+            "process, for example `0.0 * loss` to skip a batch."
+        )
+
+    # ---- communication ----
+
+    def reduce(
+        self, tensor: Tensor, group: Any = None, reduce_op: Any = "mean"
+    ) -> Tensor:
+        """See `Strategy`."""
+        if self._alone or not isinstance(tensor, Tensor):
+            return tensor
+        name = reduce_op.lower() if isinstance(reduce_op, str) else reduce_op
+        mean = name in ("mean", "avg", dist.ReduceOp.AVG)
+        operation = dist.ReduceOp.SUM if mean else name
+        if isinstance(operation, str):
+            operation = _operation(operation)
+        result = tensor.detach().to(self.root_device, copy=True).contiguous()
+        dist.all_reduce(result, op=operation, group=group)
+        return result / dist.get_world_size(group) if mean else result
+
+    def broadcast(self, value: Any, src: int = 0) -> Any:
+        """See `Strategy`."""
+        if self._alone:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src, device=self.root_device)
+        return values[0]
+
+    def barrier(self, name: str | None = None) -> None:
+        """See `Strategy`."""
+        if not self._alone:
+            dist.barrier()
+
+    def all_gather(
+        self, tensor: Tensor, group: Any = None, sync_grads: bool = False
+    ) -> Tensor:
+        """See `Strategy`."""
+        if self._alone or self.world_size == 1:
+            return tensor
+        tensor = tensor.to(self.root_device).contiguous()
+        if sync_grads:
+            from torch.distributed.nn.functional import all_gather
+
+            # With its default group, not with None: that is how it is declared.
+            where = dist.group.WORLD if group is None else group
+            parts = all_gather(tensor, where)  # type: ignore[no-untyped-call]
+            return torch.stack(list(parts))
+        count = dist.get_world_size(group)
+        found = [torch.empty_like(tensor) for _ in range(count)]
+        dist.all_gather(found, tensor.detach(), group=group)
+        return torch.stack(found)
+
+    def ranks_of(self, group: Any) -> tuple[int, ...] | None:
+        """See `Strategy`; a process outside of the group is on its own."""
+        group = group or self.data_group
+        if self._alone or group is None:
+            return None
+        if dist.get_rank(group) < 0:
+            return (self.global_rank,)
+        return tuple(dist.get_process_group_ranks(group))
+
+    def gather_objects(self, value: Any, group: Any = None) -> list[Any]:
+        """See `Strategy`."""
+        if self._alone:
+            return [value]
+        found: list[Any] = [None] * dist.get_world_size(group)
+        dist.all_gather_object(found, value, group=group)
+        return found
+
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        """See `Strategy`."""
+        if self._alone:
+            return decision
+        answer = torch.tensor(int(decision), device=self.root_device)
+        dist.all_reduce(answer, op=dist.ReduceOp.MIN if all else dist.ReduceOp.MAX)
+        return bool(answer)
+
+
+def _operation(name: str) -> Any:
+    known = [each.lower() for each in dist.ReduceOp.RedOpType.__members__]
+    if name not in known:
+        raise MisconfigurationException(
+            f"`reduce(..., reduce_op={name!r})`: accepted are 'mean' and {known}."
+            f"{did_you_mean(name, ['mean', *known])}"
+        )
+    return getattr(dist.ReduceOp, name.upper())
