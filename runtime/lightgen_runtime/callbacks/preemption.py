@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
 
 # By a scheduler's end of a job, and by SLURM's `--signal=USR1@60` some time before it.
 DEFAULT_SIGNALS = ("SIGTERM", "SIGUSR1")
@@ -71,11 +71,9 @@ class Preemption(Callback):
 def _check(name: str) -> None:
     known = [*signal.Signals.__members__, *DEFAULT_SIGNALS]
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise MisconfigurationException(
             f"`Preemption(signals=...)`: {name!r} is no signal; accepted are names such as "
-            f"'SIGTERM'.{hint}"
+            f"'SIGTERM'.{did_you_mean(name, known)}"
         )
     if name in _NOT_CATCHABLE:
         raise MisconfigurationException(

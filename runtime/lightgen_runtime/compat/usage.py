@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterable
-from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +42,7 @@ from lightgen_runtime.compat.syntax import (
     stored_arguments,
 )
 from lightgen_runtime.core.hook_names import hook_meant_by
+from lightgen_runtime.utilities.nearest import nearest
 
 # A line, what is to be said of it, and whether the code runs nevertheless.
 Found = tuple[int, str, bool]
@@ -442,6 +442,6 @@ def _is_self(node: ast.AST) -> bool:
 
 
 def _near(name: str, function: Any) -> str:
-    near = get_close_matches(name, inspect.signature(function).parameters, n=1)
-    hint = f"; did you mean `{near[0]}`?" if near else ""
+    near = nearest(name, inspect.signature(function).parameters)
+    hint = f"; did you mean `{near}`?" if near else ""
     return f": Lightning 2.6.6 has no such argument{hint}"

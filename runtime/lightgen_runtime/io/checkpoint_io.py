@@ -6,7 +6,6 @@ and when one is due is decided elsewhere.
 
 from __future__ import annotations
 
-import difflib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -36,6 +35,7 @@ from lightgen_runtime.utilities.exceptions import (
     CheckpointNotFoundError,
     MisconfigurationException,
 )
+from lightgen_runtime.utilities.nearest import nearest
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 MapLocation = torch.device | str | dict[str, str] | None
@@ -243,8 +243,8 @@ def _not_found_message(path: AnyPath) -> str:
     names = [name for name in location.names_in(folder) if name.endswith(EXTENSION)]
     if not names:
         return f"{found} The folder `{folder}` holds no .ckpt file."
-    nearest = difflib.get_close_matches(name, names, n=1)
-    hint = f" Nearest name: `{nearest[0]}`." if nearest else ""
+    near = nearest(name, names)
+    hint = f" Nearest name: `{near}`." if near else ""
     return f"{found} In `{folder}` there are: {', '.join(names)}.{hint}"
 
 

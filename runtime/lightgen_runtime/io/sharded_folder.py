@@ -36,7 +36,7 @@ from torch.distributed.checkpoint.state_dict_saver import _save_state_dict
 from lightgen_runtime.io.checkpoint_io import TorchCheckpointIO
 from lightgen_runtime.io.folder_metadata import read_metadata
 from lightgen_runtime.io.named_tensors import map_tensors
-from lightgen_runtime.utilities.atomic_write import _sync_folder, atomic_write
+from lightgen_runtime.utilities.atomic_write import atomic_write, sync_folder
 from lightgen_runtime.utilities.exceptions import (
     CheckpointFormatError,
     CheckpointMismatchError,
@@ -120,7 +120,7 @@ class _Writer(FileSystemWriter):
             _discard(former)
             destination.rename(former)
         folder.rename(destination)
-        _sync_folder(destination.parent)
+        sync_folder(destination.parent)
         _discard(former)
 
 

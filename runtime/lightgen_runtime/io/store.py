@@ -77,7 +77,7 @@ def entry_of(
         "step": checkpoint.get("global_step"),
         "weights_only": "optimizer_states" not in checkpoint,
         "optimizers": [
-            {"class": named.get("class"), "groups": len(state["param_groups"])}
+            {"class": named.get("class"), "groups": _group_count(state)}
             for named, state in zip(
                 own.get("optimizers") or unknown * len(states), states, strict=False
             )
@@ -194,6 +194,12 @@ def newest_valid(
 
 def _saved_at(path: AnyPath) -> str:
     return location.modified_at(path).isoformat()
+
+
+def _group_count(state: object) -> int | None:
+    """Return how many parameter groups a state has; None for one of an unknown kind."""
+    groups = state.get("param_groups") if isinstance(state, Mapping) else None
+    return len(groups) if isinstance(groups, list) else None
 
 
 def _as_number(score: object) -> float | str | None:

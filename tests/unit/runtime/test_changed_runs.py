@@ -75,7 +75,6 @@ def plain(kind: type[Any], **options: Any) -> Configure:
 def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Return a function that returns the lines about changed settings."""
     caplog.set_level(logging.INFO, "lightgen_runtime")
-    logging.getLogger("lightgen_runtime").addHandler(caplog.handler)
 
     def lines() -> list[str]:
         texts = [record.getMessage() for record in caplog.records]

@@ -137,7 +137,7 @@ def test_what_an_exception_left_gives_way_too(folder: Path) -> None:
     trainer = guarded()
     with pytest.warns(UserWarning, match=r"goes on from|is taken in its place") as told:
         trainer.fit(Small(), loader())
-    assert "is taken in its place" in str(told[-1].message)
+    assert any("is taken in its place" in str(warning.message) for warning in told)
     assert trainer.global_step == 12
 
 

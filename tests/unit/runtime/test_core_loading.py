@@ -179,9 +179,7 @@ def adam(self: Any) -> Any:
     ("configure", "found"),
     [
         (two_by_hand, r"1 optimizer\(s\).*returns 2"),
-        (scheduled, r"0 scheduler\(s\).*returns 1"),
         (two_groups, "optimizer 0.*SGD.*parameter group"),
-        (adam, "optimizer 0.*Adam"),
     ],
 )
 def test_other_optimizers_do_not_resume(
@@ -191,6 +189,23 @@ def test_other_optimizers_do_not_resume(
     module, trainer = variant(configure_optimizers=configure), quiet(max_epochs=2)
     with pytest.raises(CheckpointMismatchError, match=found):
         trainer.fit(module, loader(), ckpt_path=tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("configure", "found"),
+    [
+        (scheduled, "scheduler 0 is StepLR now.*starts anew"),
+        (adam, "optimizer 0 is Adam now and was SGD.*starts anew"),
+    ],
+)
+def test_another_class_starts_anew_and_all_else_goes_on(
+    configure: Any, found: str, tmp_path: Path
+) -> None:
+    fitted(Small()).save_checkpoint(tmp_path / "x.ckpt")
+    module, trainer = variant(configure_optimizers=configure), quiet(max_epochs=2)
+    with pytest.warns(UserWarning, match=found):
+        trainer.fit(module, loader(), ckpt_path=tmp_path / "x.ckpt")
+    assert trainer.global_step == 8
 
 
 def test_checkpoint_saved_after_a_test_still_resumes(tmp_path: Path) -> None:

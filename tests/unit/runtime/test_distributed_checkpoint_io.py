@@ -331,7 +331,7 @@ places = {
     "data": (sharded_folder.FileSystemWriter, "finish", die),
     "plain": (sharded_folder, "atomic_write", die),
     "between": (Path, "rename", rename),
-    "after": (sharded_folder, "_sync_folder", die),
+    "after": (sharded_folder, "sync_folder", die),
 }
 torch.set_num_threads(1)
 for moment, place in places.items():
