@@ -7,6 +7,7 @@ due is `model_checkpoint`'s.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -23,6 +24,7 @@ from lightgen_runtime.callbacks.checkpoint import Checkpoint
 from lightgen_runtime.callbacks.checkpoint_names import fill_template, link_file
 from lightgen_runtime.callbacks.finite_loss import FiniteLoss
 from lightgen_runtime.io import location
+from lightgen_runtime.io.async_checkpoint_io import AsyncCheckpointIO
 from lightgen_runtime.utilities.exceptions import CheckpointWriteError
 from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -68,6 +70,8 @@ class KeptFiles(Checkpoint):
         self._displaced: list[str] = []  # to be removed once another is written
         self._redone: set[str] = set()  # own files from behind where the fit goes on
         self._failed_saves: list[str] = []
+        # Files that may still be being written, and what was true before them.
+        self._unsettled: list[tuple[str, dict[str, Any]]] = []
         self._last_global_step_saved = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -195,15 +199,36 @@ class KeptFiles(Checkpoint):
     # Files.
 
     def _link(self, trainer: Trainer, path: str) -> bool:
-        """Make `path` point to the newest file; return whether it does."""
-        newest = self._last_path_saved
-        try:
-            trainer.strategy.on_rank_zero(lambda: link_file(Path(newest), Path(path)))
-        except OSError as error:
-            self._warn_of_failure(trainer, CheckpointWriteError(path, error))
-            return False
+        """Make `path` point to the newest file; return whether it does, or soon will."""
+        newest, checkpoint_io = self._last_path_saved, trainer.strategy.checkpoint_io
+        make = partial(link_file, Path(newest), Path(path))
+        if isinstance(checkpoint_io, AsyncCheckpointIO):
+            if trainer.is_global_zero:
+                checkpoint_io.after_save(newest, path, make)
+            former = {"last_model_path": self.last_model_path}
+            self._unsettled.append((newest, former))
+        else:
+            try:
+                trainer.strategy.on_rank_zero(make)
+            except OSError as error:
+                self._warn_of_failure(trainer, CheckpointWriteError(path, error))
+                return False
         self.last_model_path = path
         return True
+
+    def _settle(self, trainer: Trainer) -> None:
+        """Wait for what is still being written, and take back what could not be.
+
+        Collective. Nothing is decided before: neither what a score is compared with, nor
+        whether a name is free.
+        """
+        failed = trainer.strategy.failed_saves()
+        for path, former in reversed(self._unsettled):
+            if path in failed:
+                vars(self).update(former)
+        failed_here = {path: None for path, _ in self._unsettled if path in failed}
+        self._failed_saves += failed_here
+        self._unsettled.clear()
 
     def record_of(self, path: str) -> dict[str, Any] | None:
         """See `Checkpoint`."""
@@ -220,7 +245,10 @@ class KeptFiles(Checkpoint):
         for callback in trainer.callbacks:
             if isinstance(callback, FiniteLoss):
                 callback.check(trainer)  # a file of weights alone asks no callback
-        former = {name: getattr(self, name) for name in state}
+        changing = (*state, "_last_path_saved", "_last_global_step_saved")
+        former = {name: getattr(self, name) for name in changing}
+        if path in self._redone:
+            former["_redone"] = {*self._redone}
         vars(self).update(state)
         score = self.best_k_models.get(path)
         self._records[path] = {
@@ -239,6 +267,7 @@ class KeptFiles(Checkpoint):
             raise
         finally:
             self._records.clear()
+        self._unsettled.append((path, former))
         self._redone.discard(path)
         self._last_global_step_saved = trainer.global_step
         self._last_path_saved = path
@@ -249,15 +278,14 @@ class KeptFiles(Checkpoint):
 
     def _warn_of_failure(self, trainer: Trainer, error: CheckpointWriteError) -> None:
         self._failed_saves.append(error.path)
-        rank_zero_warn(
-            f"Step {trainer.global_step}: {error} The fit goes on, former checkpoints "
-            "stay, and the next save tries again."
-        )
+        rank_zero_warn(f"Step {trainer.global_step}: {error.as_warning()}")
 
     def teardown(
         self, trainer: Trainer, pl_module: LightningModule, stage: str
     ) -> None:
         """Say once more what could not be saved."""
+        if self._unsettled:
+            self._settle(trainer)
         if stage == "fit" and (failed := self._failed_saves):
             rank_zero_warn(
                 f"{len(failed)} time(s) this fit could not save a checkpoint in "

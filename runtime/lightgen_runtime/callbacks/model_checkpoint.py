@@ -176,7 +176,7 @@ class ModelCheckpoint(KeptFiles):
         self._has_validated = False
         self._waits_for_metric = False
         self._failed_saves = []
-        self._displaced, self._redone = [], set()
+        self._displaced, self._redone, self._unsettled = [], set(), []
         if trainer.is_global_zero and not location.is_remote(self.dirpath):
             sweep_temporaries(Path(self.dirpath))
         if not self._enable_version_counter and location.names_in(self.dirpath):
@@ -266,6 +266,7 @@ class ModelCheckpoint(KeptFiles):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep at least the last state where nothing was due in the whole fit."""
+        self._settle(trainer)
         has_trained = trainer.global_step > self._first_step
         is_due = self.save_last and not self._last_path_saved and has_trained
         if is_due and not trainer.fast_dev_run:
@@ -287,6 +288,7 @@ class ModelCheckpoint(KeptFiles):
             or self._must_not_save(trainer)
         ):
             return
+        self._settle(trainer)
         metrics = self._metrics_to_rank(trainer)
         path = self._free_path(trainer, metrics, "")
         self._write(trainer, path, "interrupted")
@@ -338,6 +340,7 @@ class ModelCheckpoint(KeptFiles):
         )
 
     def _save(self, trainer: Trainer, metrics: dict[str, Tensor]) -> None:
+        self._settle(trainer)
         self._save_best(trainer, metrics)
         self._save_newest(trainer, metrics)
 
@@ -397,9 +400,13 @@ class ModelCheckpoint(KeptFiles):
     def _save_newest(self, trainer: Trainer, metrics: dict[str, Tensor]) -> None:
         if not self.save_last:
             return
+        links = self.save_last == "link" and not location.is_remote(str(self.dirpath))
+        links = links and bool(self._last_path_saved) and self.save_top_k != 0
+        if not links:
+            self._settle(trainer)
         former = self.last_model_path
         path = self._free_path(trainer, metrics, former, self.CHECKPOINT_NAME_LAST)
-        if self.save_last == "link" and self._last_path_saved and self.save_top_k != 0:
+        if links:
             is_saved = self._link(trainer, path)
         else:
             is_saved = self._write(trainer, path, "last", last_model_path=path)

@@ -16,6 +16,7 @@ from lightgen_runtime.io.checkpoint_io import (
 )
 from lightgen_runtime.io.distributed_checkpoint_io import DistributedCheckpointIO
 from lightgen_runtime.io.host_copies import HostCopies
+from lightgen_runtime.utilities.exceptions import CheckpointWriteError
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 
@@ -44,6 +45,7 @@ class AsyncCheckpointIO(CheckpointIO):
         on_failure: Who is told, by the thread, that something went wrong; it is given what
             to call for the error to be raised or warned of. The trainer sets it for each
             run.
+        failed_paths: Of the checkpoints that could not be written, and have not been since.
     """
 
     def __init__(self, checkpoint_io: CheckpointIO | None = None) -> None:
@@ -52,7 +54,8 @@ class AsyncCheckpointIO(CheckpointIO):
         self._copies = HostCopies()
         self._thread: ThreadPoolExecutor | None = None
         self._last: Future[None] | None = None
-        self._failures: deque[tuple[str, Exception]] = deque()
+        self.failed_paths: set[str] = set()
+        self._failures: deque[tuple[str, str, Exception]] = deque()
         self._number = 0  # of the newest save
         self._failed_number = -1
 
@@ -65,7 +68,7 @@ class AsyncCheckpointIO(CheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Copy `checkpoint`, and write it to `path` soon."""
-        self._finish()
+        self.settle()
         if isinstance(self.checkpoint_io, DistributedCheckpointIO):
             checkpoint = self.checkpoint_io.own_part(checkpoint)
         copied = self._copies.copy(checkpoint)
@@ -76,6 +79,16 @@ class AsyncCheckpointIO(CheckpointIO):
         """Remove the checkpoint at `path` once all before it is written."""
         self._soon(partial(self._remove, self._number, path))
 
+    def after_save(self, path: str | Path, link: str, make: Callable[[], None]) -> None:
+        """Make a link to the checkpoint at `path` once it is written; not if that fails.
+
+        Args:
+            path: Of a checkpoint that was saved before.
+            link: Where the link goes.
+            make: Makes it.
+        """
+        self._soon(partial(self._link, path, link, make))
+
     def load_checkpoint(
         self,
         path: str | Path,
@@ -83,13 +96,26 @@ class AsyncCheckpointIO(CheckpointIO):
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
         """Read the checkpoint at `path` once all before it is written."""
-        self._finish()
+        self.settle()
         return self.checkpoint_io.load_checkpoint(path, map_location, weights_only)
+
+    def settle(self, needed: str | Path | None = None) -> None:
+        """Wait until everything that was asked for is done or has failed.
+
+        Args:
+            needed: A checkpoint whose failure is to be raised, and not only warned of.
+
+        Raises:
+            Exception: As `raise_failure`.
+        """
+        if self._last is not None:
+            self._last.result()  # one thread: all before it is done as well
+        self.raise_failure(needed)
 
     def teardown(self) -> None:
         """Wait until everything is written; see `CheckpointIO`."""
         try:
-            self._finish()
+            self.settle()
         finally:
             if self._thread is not None:
                 self._thread.shutdown()
@@ -97,33 +123,27 @@ class AsyncCheckpointIO(CheckpointIO):
             self._copies = HostCopies()
             self.checkpoint_io.teardown()
 
-    def raise_failure(self) -> None:
+    def raise_failure(self, needed: str | Path | None = None) -> None:
         """Raise, or in a run perhaps only warn of, what went wrong since the last call.
+
+        Args:
+            needed: As in `settle`.
 
         Raises:
             Exception: What the `CheckpointIO` raised in the thread.
         """
         fatal = None
         while self._failures:
-            what, error = self._failures.popleft()
-            self._number += (
-                1  # what is removed from here on lost its place to no failure
-            )
-            if self.on_failure is not None and isinstance(error, OSError):
-                rank_zero_warn(
-                    f"{what}: {error}. The run goes on; what the file was to replace "
-                    "stays. Make room or set the folder's permissions, or the next one "
-                    "fails as well."
-                )
+            path, warning, error = self._failures.popleft()
+            # What is removed from here on lost its place to no failure.
+            self._number += 1
+            does_without = self.on_failure is not None and path != str(needed)
+            if does_without and isinstance(error, OSError):
+                rank_zero_warn(warning)
             else:
                 fatal = fatal or error
         if fatal is not None:
             raise fatal
-
-    def _finish(self) -> None:
-        if self._last is not None:
-            self._last.result()  # one thread: all before it is done as well
-        self.raise_failure()
 
     def _soon(self, action: Callable[[], None]) -> None:
         if self._thread is None:
@@ -141,7 +161,18 @@ class AsyncCheckpointIO(CheckpointIO):
             )
         except Exception as error:
             self._failed_number = number
-            self._note_failure(f"`{path}` could not be written", error)
+            self.failed_paths.add(str(path))
+            self._note_failed_write(str(path), error)
+        else:
+            self.failed_paths.discard(str(path))
+
+    def _link(self, path: str | Path, link: str, make: Callable[[], None]) -> None:
+        if str(path) in self.failed_paths:
+            return
+        try:
+            make()
+        except Exception as error:
+            self._note_failed_write(link, error)
 
     def _remove(self, number: int, path: str | Path) -> None:
         if number == self._failed_number:
@@ -149,9 +180,18 @@ class AsyncCheckpointIO(CheckpointIO):
         try:
             self.checkpoint_io.remove_checkpoint(path)
         except Exception as error:
-            self._note_failure(f"`{path}` could not be removed", error)
+            warning = f"`{path}` has lost its place but stays: {error}"
+            self._note_failure(str(path), warning, error)
 
-    def _note_failure(self, what: str, error: Exception) -> None:
-        self._failures.append((what, error))
+    def _note_failed_write(self, path: str, error: Exception) -> None:
+        if not isinstance(error, OSError):
+            self._note_failure(path, "", error)
+            return
+        if not isinstance(error, CheckpointWriteError):
+            error = CheckpointWriteError(path, error)
+        self._note_failure(path, error.as_warning(), error)
+
+    def _note_failure(self, path: str, warning: str, error: Exception) -> None:
+        self._failures.append((path, warning, error))
         if self.on_failure is not None:
             self.on_failure(self.raise_failure)

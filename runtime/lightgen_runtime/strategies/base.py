@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightgen_runtime.io.async_checkpoint_io import AsyncCheckpointIO
 from lightgen_runtime.io.checkpoint_io import CheckpointIO, TorchCheckpointIO
 from lightgen_runtime.strategies.stop_votes import StopVotes
 
@@ -273,6 +274,39 @@ class Strategy(ABC):
         """Delete a checkpoint, from the one process that writes."""
         if self.is_global_zero:
             self.checkpoint_io.remove_checkpoint(filepath)
+
+    def failed_saves(self) -> Collection[str]:
+        """Wait for checkpoints that a thread writes; name those that could not be written.
+
+        Collective.
+
+        Raises:
+            Exception: What has gone wrong is more than a full disk or the like.
+        """
+        if not isinstance(self.checkpoint_io, AsyncCheckpointIO):
+            return ()
+        error: Exception | None = None
+        try:
+            self.checkpoint_io.settle()
+        except Exception as caught:
+            error = caught
+        self.raise_together(error)
+        return self.broadcast(frozenset(self.checkpoint_io.failed_paths))
+
+    def finish_saves(self, needed: str | Path) -> None:
+        """Wait for checkpoints that a thread writes, with no other to come.
+
+        Args:
+            needed: The one that has to be there.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        try:
+            if isinstance(self.checkpoint_io, AsyncCheckpointIO):
+                self.checkpoint_io.settle(needed)
+        finally:
+            self.checkpoint_io.teardown()
 
 
 def _as_told(error: Exception) -> Exception:

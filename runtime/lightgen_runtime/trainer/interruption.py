@@ -8,7 +8,8 @@ from lightgen_runtime.callbacks.checkpoint_names import default_folder
 from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
 from lightgen_runtime.io import location
 from lightgen_runtime.trainer import slurm
-from lightgen_runtime.utilities.rank_zero import rank_zero_info
+from lightgen_runtime.utilities.exceptions import CheckpointWriteError
+from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 if TYPE_CHECKING:
     from lightgen_runtime.trainer.trainer import Trainer
@@ -19,15 +20,21 @@ INTERRUPTED_PREFIX = "interrupted-"
 def save_interrupted(trainer: Trainer) -> None:
     """Write the state of the fit, in place of what an earlier interruption left.
 
-    Collective. Returns when the file is on the disk. A trainer without a
-    `ModelCheckpoint`, and a trial run, write nothing.
+    Collective. Returns when the file is on the disk, or with a warning when it cannot be
+    written; what was there stays then. A trainer without a `ModelCheckpoint`, and a trial
+    run, write nothing.
     """
     path = _path(trainer)
     if path is None:
         return
     trainer.interrupted_path = path
-    trainer.save_checkpoint(path)
-    trainer.strategy.checkpoint_io.teardown()  # no time for a thread of its own
+    try:
+        trainer.save_checkpoint(path)
+        trainer.strategy.finish_saves(path)  # no time for a thread of its own
+    except CheckpointWriteError as error:
+        trainer.interrupted_path = None
+        rank_zero_warn(f"{error} What was trained since the last checkpoint is lost.")
+        return
     rank_zero_info(f"Saved `{path}`: the fit is interrupted")
     _remove_source(trainer, kept=path)
 
@@ -74,7 +81,10 @@ def _remove_source(trainer: Trainer, kept: str | None) -> None:
     is_ours = name.startswith(INTERRUPTED_PREFIX) and _same(parent, folder)
     is_ours |= job is not None and _same(source, job_file(trainer, job))
     if is_ours and not (kept is not None and _same(source, kept)):
-        trainer.strategy.remove_checkpoint(source)
+        try:
+            trainer.strategy.remove_checkpoint(source)
+        except OSError as error:
+            rank_zero_warn(f"`{source}` has lost its place but stays: {error}")
 
 
 def _same(one: str, other: str) -> bool:

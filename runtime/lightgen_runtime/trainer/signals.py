@@ -25,7 +25,6 @@ from lightgen_runtime.utilities.exceptions import SIGTERMException
 from lightgen_runtime.utilities.rank_zero import (
     print_to_stderr,
     rank_zero_only,
-    rank_zero_warn,
 )
 
 if TYPE_CHECKING:
@@ -122,10 +121,7 @@ class StopRequest:
         if self._votes is not None and not self._is_agreed_batch():
             return
         _release(self._reached)
-        try:
-            save_interrupted(self._trainer)
-        except OSError as error:
-            rank_zero_warn(f"the interrupted fit could not be saved: {error}")
+        save_interrupted(self._trainer)
         raise _error(self._number)
 
     def _has_lost_a_worker(self, error: RuntimeError) -> bool:

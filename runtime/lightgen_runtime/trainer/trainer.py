@@ -380,7 +380,7 @@ class Trainer(TrainerView):
                 self.strategy.save_checkpoint(checkpoint, filepath, storage_options)
                 if self.state.status != "running":
                     # No end of a run waits for it.
-                    self.strategy.checkpoint_io.teardown()
+                    self.strategy.finish_saves(filepath)
             except CheckpointWriteError as caught:
                 error = caught
             except OSError as caught:
@@ -395,6 +395,8 @@ class Trainer(TrainerView):
             callback.record_of(str(path)) for callback in self.checkpoint_callbacks
         )
         record = next((record for record in records if record), NO_RECORD)
+        if str(path) == self.interrupted_path:
+            record = {**NO_RECORD, "role": "interrupted"}
         return {**record, "run": self.fit_id}
 
     def print(self, *args: Any, **kwargs: Any) -> None:

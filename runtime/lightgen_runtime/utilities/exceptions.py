@@ -51,6 +51,13 @@ class CheckpointWriteError(LightgenRuntimeError, OSError):
             "grant access there, or choose another folder."
         )
 
+    def as_warning(self) -> str:
+        """Return what to say where the fit goes on all the same."""
+        return (
+            f"{self} The fit goes on, former checkpoints stay, and the next save tries "
+            "again."
+        )
+
 
 class CheckpointFormatError(LightgenRuntimeError):
     """The file is truncated, damaged, unsafe or not a checkpoint at all."""

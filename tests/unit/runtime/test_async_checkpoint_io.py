@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -161,21 +162,109 @@ def fit_saving_each_epoch(io: AsyncCheckpointIO, folder: Path, **options: Any) -
 
 
 def test_full_disk_is_a_warning_and_the_fit_goes_on(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="could not be written: no space") as told:
+    with pytest.warns(
+        UserWarning, match="cannot be written: no space|could not save"
+    ) as told:
         trainer = fit_saving_each_epoch(AsyncCheckpointIO(Full()), tmp_path)
     assert [f"epoch={n}" in str(told[n - 1].message) for n in (1, 2, 3)] == [True] * 3
+    assert "3 time(s) this fit could not save" in str(told[3].message)
     assert trainer.current_epoch == 4
     assert [path.name for path in tmp_path.glob("*.ckpt")] == ["epoch=0-step=4.ckpt"]
+    callback = trainer.checkpoint_callback
+    assert callback.best_model_path == str(tmp_path / "epoch=0-step=4.ckpt")
 
 
 def test_disk_that_has_room_again_is_written_to(tmp_path: Path) -> None:
     full = Full()
     full.made_room = True
-    with pytest.warns(UserWarning, match="no space"):
+    with pytest.warns(UserWarning, match="no space|could not save"):
         fit_saving_each_epoch(AsyncCheckpointIO(full), tmp_path)
-    # The first stays for want of the second; the third took nobody's place.
-    names = sorted(path.name for path in tmp_path.glob("*.ckpt"))
-    assert names == ["epoch=0-step=4.ckpt", "epoch=3-step=16.ckpt"]
+    # The first stayed for want of the second, until the third took its place.
+    names = [path.name for path in tmp_path.glob("*.ckpt")]
+    assert names == ["epoch=3-step=16.ckpt"]
+
+
+class Refusing(TorchCheckpointIO):
+    """Has no room for files of some epochs."""
+
+    def __init__(self, *epochs: int) -> None:
+        self.epochs = epochs
+
+    def save_checkpoint(
+        self, checkpoint: Any, path: Any, storage_options: Any = None
+    ) -> None:
+        if checkpoint["epoch"] in self.epochs:
+            raise OSError(28, "no space left")
+        super().save_checkpoint(checkpoint, path)
+
+
+@pytest.mark.parametrize("epochs", [(0,), (1,), (3,), (1, 2), (2, 3), (0, 1, 2)])
+@pytest.mark.parametrize("save_last", [True, "link"])
+@pytest.mark.parametrize("beside", [True, False])
+def test_failed_write_counts_as_if_it_had_not_been_beside(
+    tmp_path: Path, epochs: Any, save_last: Any, beside: bool
+) -> None:
+    io = Refusing(*epochs)
+    callback = ModelCheckpoint(
+        tmp_path, monitor="step", mode="max", save_top_k=2, save_last=save_last
+    )
+    with pytest.warns(UserWarning, match="no space left|could not save") as told:
+        fitted(
+            Small(),
+            plugins=AsyncCheckpointIO(io) if beside else io,
+            max_epochs=4,
+            callbacks=callback,
+            enable_checkpointing=True,
+        )
+    good = [n for n in range(4) if n not in epochs]
+    paths = [str(tmp_path / f"epoch={n}-step={4 * n + 4}.ckpt") for n in good]
+    last = str(tmp_path / "last.ckpt") if good else ""
+    assert sorted(callback.best_k_models) == paths[-2:]
+    assert callback.best_model_path == (paths[-1] if paths else "")
+    assert callback.last_model_path == last
+    there = sorted(str(path) for path in tmp_path.iterdir() if path.suffix == ".ckpt")
+    assert there == [*paths[-2:], *([last] if last else [])]
+    if last:
+        assert torch.load(last, weights_only=True)["epoch"] == good[-1]
+    assert "time(s) this fit could not save" in str(told[-1].message)
+    if save_last is True:
+        assert len(told) == 2 * len(epochs) + 1
+        assert str(told[-1].message).startswith(f"{2 * len(epochs)} time(s)")
+
+
+def test_two_callbacks_do_not_take_the_same_name(tmp_path: Path) -> None:
+    class Slow(TorchCheckpointIO):
+        def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            time.sleep(0.05)
+            super().save_checkpoint(*args, **kwargs)
+
+    callbacks: list[Callback] = [
+        ModelCheckpoint(tmp_path, monitor="val_loss", save_last="link"),
+        ModelCheckpoint(tmp_path, every_n_epochs=1, save_last="link"),
+    ]
+    fitted(
+        Small(),
+        plugins=AsyncCheckpointIO(Slow()),
+        callbacks=callbacks,
+        enable_checkpointing=True,
+    )
+    names = ["epoch=0-step=4-v1.ckpt", "epoch=0-step=4.ckpt"]
+    links = ["last-v1.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == [*names, *links]
+    targets = [(tmp_path / link).resolve().name for link in links]
+    assert targets == names
+
+
+def test_link_never_dangles(tmp_path: Path) -> None:
+    class Looking(TorchCheckpointIO):
+        def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            time.sleep(0.05)
+            seen.append([path.exists() for path in tmp_path.glob("last*")])
+            super().save_checkpoint(*args, **kwargs)
+
+    seen: list[list[bool]] = []
+    fit_saving_each_epoch(AsyncCheckpointIO(Looking()), tmp_path, save_last="link")
+    assert seen == [[], [True], [True], [True]]
 
 
 def test_write_that_fails_for_another_reason_fails_the_fit(tmp_path: Path) -> None:
