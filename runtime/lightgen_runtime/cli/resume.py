@@ -13,9 +13,8 @@ import yaml
 
 from lightgen_runtime.cli.runs import CHECKPOINTS, CONFIG, SUMMARY, Run, run_named
 from lightgen_runtime.cli.runs import runs_newest_first as runs
-from lightgen_runtime.io import TorchCheckpointIO
+from lightgen_runtime.io.store import reconcile, verify
 from lightgen_runtime.utilities.exceptions import (
-    CheckpointFormatError,
     CheckpointNotFoundError,
     MisconfigurationException,
 )
@@ -109,7 +108,8 @@ def choose_resumption(wanted: str, job: str | None) -> Resumption | None:
 def of_job(job: str) -> Resumption | None:
     """Return what a SLURM job left in the folder of its run when it was interrupted."""
     for run in runs():
-        if (path := run.folder / f"hpc_ckpt_{job}.ckpt").is_file():
+        path = run.folder / f"hpc_ckpt_{job}.ckpt"
+        if path.exists() and _is_sound(path):
             return Resumption.of(run, path)
     return None
 
@@ -128,17 +128,21 @@ def _of_number(number: str) -> Resumption:
 
 def newest_sound(run: Run) -> Path | None:
     """Return the newest checkpoint that is whole and holds more than weights."""
-    folders = (run.folder / CHECKPOINTS, run.folder)
-    files = [path for folder in folders for path in folder.glob("*.ckpt")]
-    for path in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        try:
-            content = TorchCheckpointIO().load_checkpoint(path, map_location="cpu")
-        except CheckpointFormatError as error:
-            _say(f"passed over: {error}")
-            continue
-        if "optimizer_states" in content:
-            return path
-    return None
+    found = [
+        (entry["saved_at"], folder / name)
+        for folder in (run.folder / CHECKPOINTS, run.folder)
+        for name, entry in reconcile(folder).items()
+        if not entry["weights_only"]
+    ]
+    newest_first = (path for _, path in sorted(found, reverse=True))
+    return next(filter(_is_sound, newest_first), None)
+
+
+def _is_sound(checkpoint: Path) -> bool:
+    damage = verify(checkpoint)
+    if damage is not None:
+        _say(f"passed over: `{checkpoint}`: {damage}")
+    return damage is None
 
 
 # ---- a run in use ----

@@ -119,7 +119,7 @@ class TorchCheckpointIO(CheckpointIO):
         with location.writing(path) as stream:
             hashed = HashingStream(stream)
             torch.save(checkpoint, cast(BinaryIO, hashed))
-        with _optional(path):
+        with keeping_manifest(path):
             list_file(path, entry_of(checkpoint, path, hashed.hexdigest()))
 
     def load_checkpoint(
@@ -150,12 +150,12 @@ class TorchCheckpointIO(CheckpointIO):
             OSError: It may not be removed.
         """
         location.remove(path)
-        with _optional(path):
+        with keeping_manifest(path):
             unlist_file(path)
 
 
 @contextmanager
-def _optional(path: AnyPath) -> Iterator[None]:
+def keeping_manifest(path: AnyPath) -> Iterator[None]:
     """Let a manifest that cannot be written be; the files say the same when it is read."""
     try:
         yield
@@ -234,7 +234,11 @@ def _not_found_message(path: AnyPath) -> str:
     """Say what lies where the checkpoint was looked for."""
     folder, name = location.split(path)
     if location.exists(path):
-        found = f"`{path}` is a folder, not a checkpoint file."
+        found = (
+            f"`{path}` is a folder, not a checkpoint file. If `DistributedCheckpointIO` has "
+            "written it, give the trainer that as a plugin, or make a file of it with "
+            "`lightgen_runtime.io.consolidate`."
+        )
         folder = str(path)
     else:
         found = f"No checkpoint at `{path}`."

@@ -14,8 +14,10 @@ from lightgen_runtime.io.checkpoint_io import (
     CheckpointIO,
     MapLocation,
     TorchCheckpointIO,
+    keeping_manifest,
 )
 from lightgen_runtime.io.named_tensors import is_spread, map_tensors
+from lightgen_runtime.io.store import entry_of, list_file, unlist_file
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 
@@ -63,6 +65,9 @@ class DistributedCheckpointIO(CheckpointIO):
 
         part = self.own_part(checkpoint)
         write(part, Path(path), self._group)
+        if self._group is None or dist.get_rank(self._group) == 0:
+            with keeping_manifest(path):
+                list_file(path, entry_of(part, path))
 
     def own_part(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
         """Return `checkpoint` without the content of tensors that others write.
@@ -134,6 +139,8 @@ class DistributedCheckpointIO(CheckpointIO):
         from lightgen_runtime.io.sharded_folder import remove
 
         remove(Path(path))
+        with keeping_manifest(path):
+            unlist_file(path)
 
     def teardown(self) -> None:
         """See `CheckpointIO`."""

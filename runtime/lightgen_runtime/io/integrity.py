@@ -13,23 +13,31 @@ from typing import Any, BinaryIO
 
 import torch
 
+# In a checkpoint that is a folder: all that is no tensor, with tensors without content in
+# place of the others.
+PLAIN_FILE = "checkpoint.pt"
+
 _CHUNK = 1 << 20
 # Source: the zip format; its last four bytes are the lengths of the name and of the rest.
 _LOCAL_HEADER = 30
 
 
 def damage_in(path: Path) -> str | None:
-    """Return what is wrong with a file by the checksums it carries; None if nothing is.
+    """Return what is wrong with a checkpoint by its checksums; None if nothing is.
 
     PyTorch's zip format has one for each tensor. PyTorch itself does not look at them: a
     flipped bit would silently become a wrong weight. Its older formats have none.
 
     Args:
-        path: The file.
+        path: The file, or the folder of `DistributedCheckpointIO`.
 
     Raises:
         OSError: It may not be read.
     """
+    if path.is_dir():
+        from lightgen_runtime.io.sharded_folder import damage_in_folder
+
+        return damage_in_folder(path)
     with path.open("rb", buffering=0) as stream:
         if not zipfile.is_zipfile(stream):
             return None
@@ -62,10 +70,12 @@ def _damaged_part(archive: zipfile.ZipFile, stream: FileIO) -> str | None:
 
 
 def content_of(path: Path) -> dict[str, Any] | None:
-    """Return the checkpoint in a file without reading its tensors, or None if it is none.
+    """Return the checkpoint at `path` without reading its tensors, or None if it is none.
 
     The tensors are views of the file: look at everything else, and let them go.
     """
+    if path.is_dir():
+        path /= PLAIN_FILE
     for mapped in (True, False):  # older formats cannot be mapped
         try:
             content = torch.load(path, "cpu", weights_only=True, mmap=mapped)

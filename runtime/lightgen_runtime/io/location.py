@@ -101,9 +101,11 @@ def names_in(folder: AnyPath, *, folders: bool = False) -> list[str]:
 
 
 def size_of(path: AnyPath) -> int:
-    """Return how many bytes the file at `path` has."""
+    """Return how many bytes the file at `path` has, or the files in the folder there."""
     if not is_remote(path):
-        return Path(path).stat().st_size
+        path = Path(path)
+        files = path.rglob("*") if path.is_dir() else [path]
+        return sum(file.stat().st_size for file in files)
     system, inside = _system(path)
     return int(system.size(inside) or 0)
 

@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.default_planner import (
 )
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
     Metadata,
     MetadataIndex,
     StorageMeta,
@@ -35,6 +36,7 @@ from torch.distributed.checkpoint.state_dict_saver import _save_state_dict
 
 from lightgen_runtime.io.checkpoint_io import TorchCheckpointIO
 from lightgen_runtime.io.folder_metadata import read_metadata
+from lightgen_runtime.io.integrity import PLAIN_FILE
 from lightgen_runtime.io.named_tensors import map_tensors
 from lightgen_runtime.utilities.atomic_write import atomic_write, sync_folder
 from lightgen_runtime.utilities.exceptions import (
@@ -42,9 +44,6 @@ from lightgen_runtime.utilities.exceptions import (
     CheckpointMismatchError,
     CheckpointNotFoundError,
 )
-
-# All that is no tensor, with tensors without content in place of the others.
-PLAIN_FILE = "checkpoint.pt"
 
 
 def write(
@@ -179,21 +178,51 @@ def read(folder: Path, device: torch.device) -> dict[str, Any]:
             return tensor.to(device)
         name = _unused(name, names)
         names.add(name)
-        stored = metadata.state_dict_metadata.get(name)
-        if not isinstance(stored, TensorStorageMetadata) or stored.size != tensor.shape:
-            raise _damaged(folder, f"the tensor `{name}` is missing")
-        return _put_together(name, tensor, stored, reader).to(device)
+        return _put_together(name, tensor, reader).to(device)
 
     checkpoint: dict[str, Any] = map_tensors(described, fetch)
     return checkpoint
 
 
-def _put_together(
-    name: str, like: Tensor, stored: TensorStorageMetadata, reader: _Reader
-) -> Tensor:
+def damage_in_folder(folder: Path) -> str | None:
+    """Return what is wrong with the checkpoint in `folder`; None if nothing is.
+
+    Reads all of it, a part at a time.
+    """
+    try:
+        described, metadata = _contents(folder)
+        reader = _Reader(folder, metadata)
+        names: set[str] = set()
+
+        def check(name: str, tensor: Tensor) -> Tensor:
+            if tensor.is_meta:
+                name = _unused(name, names)
+                names.add(name)
+                for part in _parts_of(name, tensor, reader):
+                    reader.piece(MetadataIndex(name, part.offsets))
+            return tensor
+
+        map_tensors(described, check)
+    except CheckpointFormatError as error:
+        return str(error)
+    except FileNotFoundError as error:
+        return f"`{error.filename}` is missing"
+    return None
+
+
+def _parts_of(name: str, like: Tensor, reader: _Reader) -> list[ChunkStorageMetadata]:
+    """Return where the content of a tensor is, all of it."""
+    stored = reader.metadata.state_dict_metadata.get(name)
+    if not isinstance(stored, TensorStorageMetadata) or stored.size != like.shape:
+        raise _damaged(reader.folder, f"the tensor `{name}` is missing")
     parts = [part for part in stored.chunks if prod(part.sizes)]
     if sum(prod(part.sizes) for part in parts) != like.numel():
         raise _damaged(reader.folder, f"parts of the tensor `{name}` are missing")
+    return parts
+
+
+def _put_together(name: str, like: Tensor, reader: _Reader) -> Tensor:
+    parts = _parts_of(name, like, reader)
     pieces = (reader.piece(MetadataIndex(name, part.offsets)) for part in parts)
     if len(parts) == 1:
         (whole,) = pieces
@@ -255,15 +284,15 @@ class _Reader(FileSystemReader):
     def __init__(self, folder: Path, metadata: Metadata) -> None:
         super().__init__(folder)
         self.folder = folder
-        self._metadata = metadata
+        self.metadata = metadata
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """See `StorageReader`."""
-        return self._metadata
+        return self.metadata
 
     def piece(self, index: MetadataIndex) -> Tensor:
         """Return one part of a tensor."""
-        where = (self._metadata.storage_data or {}).get(index)
+        where = (self.metadata.storage_data or {}).get(index)
         if where is None:
             raise _damaged(self.folder, f"a part of `{index.fqn}` is missing")
         try:

@@ -60,8 +60,8 @@ def entry_of(
 
     Args:
         checkpoint: The file's content.
-        path: The file.
-        sha256: Of its bytes; None if nobody has looked since they were written.
+        path: The file or folder.
+        sha256: Of a file's bytes; None if nobody has looked since they were written.
     """
     own = checkpoint.get(OWN_KEY)
     own = own if isinstance(own, Mapping) else {}
@@ -112,7 +112,7 @@ def reconcile(folder: AnyPath, extension: str = EXTENSION) -> dict[str, Entry]:
     listed = read_manifest(folder)
     there = [
         name
-        for name in location.names_in(folder)
+        for name in location.names_in(folder, folders=not location.is_remote(folder))
         if name.endswith(extension) or name in listed
     ]
     found: dict[str, Entry] = {}
@@ -133,23 +133,25 @@ def reconcile(folder: AnyPath, extension: str = EXTENSION) -> dict[str, Entry]:
 
 
 def verify(path: AnyPath) -> str | None:
-    """Check a checkpoint file completely.
+    """Check a checkpoint completely.
 
     Args:
-        path: The file.
+        path: The file, or the folder of `DistributedCheckpointIO`.
 
     Returns:
         What is wrong with it, or None if nothing is.
 
     Raises:
-        CheckpointNotFoundError: There is no file at `path`.
+        CheckpointNotFoundError: There is nothing at `path`.
         OSError: It may not be read.
     """
-    if not location.is_file(path):
-        raise CheckpointNotFoundError(f"no file at `{path}`")
+    if not location.exists(path):
+        raise CheckpointNotFoundError(f"no checkpoint at `{path}`")
     folder, name = location.split(path)
     entry = read_manifest(folder).get(name)
     with location.local_copy(path) as file:
+        if file.is_dir():
+            return damage_in(file)
         size = file.stat().st_size
         if size == 0:
             return "it is empty (0 bytes)"

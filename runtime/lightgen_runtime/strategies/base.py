@@ -291,7 +291,10 @@ class Strategy(ABC):
         except Exception as caught:
             error = caught
         self.raise_together(error)
-        return self.broadcast(frozenset(self.checkpoint_io.failed_paths))
+        failed: frozenset[str] = self.broadcast(
+            frozenset(self.checkpoint_io.failed_paths)
+        )
+        return failed
 
     def finish_saves(self, needed: str | Path) -> None:
         """Wait for checkpoints that a thread writes, with no other to come.

@@ -168,7 +168,7 @@ def _after_requeue(trainer: Trainer) -> str | None:
     if job is None or trainer.fast_dev_run:
         return None
     path = job_file(trainer, job)
-    if not location.is_file(path):
+    if not location.exists(path):
         return None
     rank_zero_info(
         f"`trainer.fit()` goes on from `{path}`, where job {job} was stopped"
@@ -271,7 +271,7 @@ def _hpc(trainer: Trainer) -> str | None:
     root = trainer.default_root_dir
     numbered = [
         (int(match.group(1)), name)
-        for name in location.names_in(root)
+        for name in location.names_in(root, folders=True)
         if (match := _HPC_FILE.fullmatch(name)) is not None
     ]
     return location.join(root, max(numbered)[1]) if numbered else None

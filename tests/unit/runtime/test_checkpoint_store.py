@@ -203,7 +203,7 @@ def test_manifest_that_cannot_be_written_costs_no_checkpoint(
 
 def test_sound_files_have_nothing_wrong(folder: Path) -> None:
     assert [verify(path) for path in folder.glob("*.ckpt")] == [None] * 3
-    with pytest.raises(CheckpointNotFoundError, match="no file at"):
+    with pytest.raises(CheckpointNotFoundError, match="no checkpoint at"):
         verify(folder / "none.ckpt")
 
 

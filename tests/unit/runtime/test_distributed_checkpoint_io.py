@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,12 @@ from lightgen_runtime.io import (
     DistributedCheckpointIO,
     TorchCheckpointIO,
     consolidate,
+)
+from lightgen_runtime.io.store import (
+    newest_valid,
+    read_manifest,
+    reconcile,
+    verify,
 )
 from lightgen_runtime.utilities.exceptions import (
     CheckpointFormatError,
@@ -83,6 +90,11 @@ def load(path: Path) -> dict[str, Any]:
     return DistributedCheckpointIO().load_checkpoint(path)
 
 
+def in_folder(path: Path) -> list[str]:
+    """Return what is there beside the manifest."""
+    return sorted(file.name for file in path.iterdir() if file.name != "manifest.json")
+
+
 def refusal_of(path: Path) -> str:
     with pytest.raises(CheckpointFormatError) as caught:
         load(path)
@@ -103,7 +115,7 @@ def test_what_is_read_is_what_was_written(wrapped: bool, tmp_path: Path) -> None
     io.teardown()
     torch.manual_seed(0)
     assert_same(io.load_checkpoint(tmp_path / "x.ckpt"), checkpoint())
-    assert [path.name for path in tmp_path.iterdir()] == ["x.ckpt"]
+    assert in_folder(tmp_path) == ["x.ckpt"]
 
 
 def test_folder_becomes_an_ordinary_file(folder: Path) -> None:
@@ -122,7 +134,7 @@ def test_folder_is_replaced_and_removed(folder: Path) -> None:
     io = DistributedCheckpointIO()
     io.save_checkpoint({"state_dict": {"w": torch.ones(1)}}, folder)
     assert load(folder)["state_dict"] == {"w": 1.0}
-    assert list(folder.parent.iterdir()) == [folder]
+    assert in_folder(folder.parent) == [folder.name]
     io.remove_checkpoint(folder)
     assert list(folder.parent.iterdir()) == []
     io.remove_checkpoint(folder)  # is gone already
@@ -133,10 +145,10 @@ def test_ordinary_file_is_replaced_and_removed(tmp_path: Path) -> None:
     path.touch()
     io.save_checkpoint({"state_dict": {}}, path)
     assert load(path) == {"state_dict": {}}
-    assert list(tmp_path.iterdir()) == [path]
+    assert in_folder(tmp_path) == [path.name]
     (tmp_path / "file").touch()
     io.remove_checkpoint(tmp_path / "file")
-    assert list(tmp_path.iterdir()) == [path]
+    assert in_folder(tmp_path) == [path.name]
 
 
 def test_storage_options_are_refused(tmp_path: Path) -> None:
@@ -177,12 +189,89 @@ def test_fit_goes_on_from_a_folder(tmp_path: Path) -> None:
         return module
 
     part(1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert in_folder(tmp_path) == [
         "epoch=0-step=4.ckpt",
         "last.ckpt",
     ]
     resumed = part(3, ckpt_path="last")
     assert torch.equal(resumed.layer.weight, whole.layer.weight)
+
+
+def states_of_folders(step: int) -> dict[str, Any]:
+    return {"epoch": 0, "global_step": step, "optimizer_states": [], **checkpoint()}
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """A folder of two checkpoints, the second being newer, and of what kills have left."""
+    for step in (4, 8):
+        io, path = DistributedCheckpointIO(), tmp_path / f"{step}.ckpt"
+        io.save_checkpoint(states_of_folders(step), path)
+    shutil.copytree(tmp_path / "8.ckpt", tmp_path / ".9.ckpt.part")
+    shutil.copytree(tmp_path / "8.ckpt", tmp_path / ".10.ckpt.former")
+    return tmp_path
+
+
+def test_folders_are_listed(kept: Path) -> None:
+    (kept / "other.ckpt").mkdir()
+    entries = reconcile(kept)
+    assert list(entries) == ["4.ckpt", "8.ckpt"]
+    size = sum(file.stat().st_size for file in (kept / "8.ckpt").iterdir())
+    entry = entries["8.ckpt"]
+    assert (entry["bytes"], entry["sha256"], entry["step"]) == (size, None, 8)
+    assert not entry["weights_only"]
+    # It can be made again from the folders alone.
+    (kept / "manifest.json").unlink()
+    assert reconcile(kept) == entries
+    DistributedCheckpointIO().remove_checkpoint(kept / "8.ckpt")
+    assert list(read_manifest(kept)) == ["4.ckpt"]
+
+
+@pytest.mark.parametrize("name", [".metadata", "checkpoint.pt", "__0_0.distcp"])
+def test_newest_valid_folder_is_found(name: str, kept: Path) -> None:
+    assert newest_valid(kept) == str(kept / "8.ckpt")
+    damaged = kept / "8.ckpt" / name
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[: len(content) // 2])
+    assert verify(kept / "8.ckpt") is not None
+    assert newest_valid(kept) == str(kept / "4.ckpt")
+    damaged.unlink()
+    assert verify(kept / "8.ckpt") is not None
+    assert newest_valid(kept) == str(kept / "4.ckpt")
+
+
+def test_best_folders_are_kept_and_gone_on_from(tmp_path: Path) -> None:
+    def fit(epochs: int, **more: Any) -> tuple[ModelCheckpoint, Any]:
+        keeper = ModelCheckpoint(tmp_path, monitor="step", mode="max", save_top_k=2)
+        trainer = quiet(
+            max_epochs=epochs,
+            plugins=DistributedCheckpointIO(),
+            callbacks=keeper,
+            enable_checkpointing=True,
+        )
+        trainer.fit(Small(), loader(), **more)
+        return keeper, trainer
+
+    keeper, _ = fit(3)
+    names = ["epoch=1-step=8.ckpt", "epoch=2-step=12.ckpt"]
+    assert in_folder(tmp_path) == names
+    newest = Path(keeper.best_model_path)
+    (newest / "checkpoint.pt").unlink()
+    # What a kill has left damaged gives way to a whole one, and is no obstacle.
+    with pytest.raises(CheckpointFormatError):
+        fit(4, ckpt_path=newest)
+    keeper, trainer = fit(4, ckpt_path=tmp_path / names[0])
+    assert trainer.global_step == 16
+    kept = sorted(Path(path).name for path in keeper.best_k_models)
+    assert kept == ["epoch=2-step=12.ckpt", "epoch=3-step=16.ckpt"]
+    assert in_folder(tmp_path) == [names[0], *kept]  # where it came from stays
+
+
+def test_reader_of_files_says_what_reads_a_folder(folder: Path) -> None:
+    with pytest.raises(CheckpointNotFoundError) as caught:
+        TorchCheckpointIO().load_checkpoint(folder)
+    assert "DistributedCheckpointIO" in str(caught.value)
+    assert "consolidate" in str(caught.value)
 
 
 # ---- what is damaged ----
@@ -356,7 +445,7 @@ def test_killed_while_replacing_a_folder(tmp_path: Path) -> None:
         # The next save leaves nothing of it.
         DistributedCheckpointIO().save_checkpoint({"state_dict": {"w": 2}}, path)
         assert load(path)["state_dict"] == {"w": 2}
-        assert list(path.parent.iterdir()) == [path]
+        assert in_folder(path.parent) == [path.name]
 
 
 def test_failed_write_leaves_the_folder_as_it_was(
@@ -370,7 +459,7 @@ def test_failed_write_leaves_the_folder_as_it_was(
     monkeypatch.setattr(sharded_folder.FileSystemWriter, "write_data", full)
     with pytest.raises(OSError, match="No space left"):
         DistributedCheckpointIO().save_checkpoint({"state_dict": {}}, folder)
-    assert list(folder.parent.iterdir()) == [folder]
+    assert in_folder(folder.parent) == [folder.name]
     load(folder)
 
 
