@@ -31,6 +31,8 @@ def named_in(row: str) -> list[str]:
 
 
 _FAILS = "Lightning fails there: code that runs with it is not concerned"
+_DISK = "only a full disk or the like shows it, and the fit warns"
+_SIGNAL = "only a signal shows it, and the run says what it saves"
 _DATA = "only the data show it, and the error says so at once"
 
 NO_RULE = {
@@ -43,6 +45,13 @@ NO_RULE = {
     ),
     "test_mode_after_an_error_in_validation": "shows in a module used on after an error",
     "test_damaged_weights": "only the file shows it",
+    "test_damaged_last_checkpoint": "only the file shows it, and the run warns",
+    "test_fit_whose_checkpoints_cannot_be_saved": _DISK,
+    "test_list_of_checkpoints_beside_them": (
+        "shows to those who read the folder themselves, and not where they ask for *.ckpt"
+    ),
+    "test_checkpoint_of_a_terminated_fit": _SIGNAL,
+    "test_checkpoint_of_a_fit_interrupted_by_ctrl_c": _SIGNAL,
     "test_empty_training_loader": _DATA,
     "test_stream_without_a_batch": _DATA,
     "test_dataset_in_place_of_its_loader": "only the data show it, and the run warns",
@@ -237,7 +246,19 @@ CONCERNED = [
     ("test_order_of_a_shuffled_loader_after_a_resume", _RESUMED),
     ("test_metrics_after_a_resume", _RESUMED),
     ("test_sanity_check_after_a_resume", _RESUMED),
-    ("test_resume_with_other_optimizers", _RESUMED),
+    *(
+        (row, _RESUMED)
+        for row in (
+            "test_resume_with_other_optimizers",
+            "test_resume_with_another_rate",
+            "test_resume_inside_a_validation",
+            "test_rows_behind_the_checkpoint_of_a_resumed_fit",
+        )
+    ),
+    (
+        "test_files_from_behind_the_point_of_resuming",
+        _RESUMED + "ModelCheckpoint(monitor='val_loss')",
+    ),
     *(
         (
             "test_schedule_of_a_prolonged_run",
@@ -290,9 +311,14 @@ CONCERNED = [
         _MODULE + "    def __init__(self, width): ...\n"
         "Net.load_from_checkpoint('x', strict=False, wdith=3)",
     ),
-    (
-        "test_removal_while_a_thread_writes_checkpoints",
-        "from lightning.pytorch.plugins.io import AsyncCheckpointIO",
+    *(
+        (row, "from lightning.pytorch.plugins.io import AsyncCheckpointIO")
+        for row in (
+            "test_removal_while_a_thread_writes_checkpoints",
+            "test_saving_while_a_thread_writes",
+            "test_disk_that_is_full_when_a_thread_writes",
+            "test_write_that_fails_in_a_thread",
+        )
     ),
     (
         "test_state_of_callbacks_after_evaluating_a_checkpoint",
@@ -346,6 +372,7 @@ CONCERNED = [
         (row, "L.pytorch.callbacks.OnExceptionCheckpoint('runs')")
         for row in (
             "test_evaluating_the_file_of_a_failed_fit",
+            "test_exception_before_the_first_batch",
             "test_fit_after_no_exception",
         )
     ),
@@ -468,6 +495,10 @@ NOT_CONCERNED = [
     ("test_resume_inside_an_epoch", "trainer.fit(model, ckpt_path=None)"),
     ("test_schedule_of_a_prolonged_run", _RESUMED + "StepLR(optimizer, 9)"),
     (
+        "test_files_from_behind_the_point_of_resuming",
+        "ModelCheckpoint(monitor='val_loss')",
+    ),
+    (
         "test_unfrozen_backbone_after_a_resume",
         "from lightning.pytorch.callbacks import BackboneFinetuning",
     ),
@@ -524,12 +555,6 @@ NOT_CONCERNED = [
 WITHOUT_ROW = [
     ("it is refused on several", "Trainer(devices=2, sync_batchnorm=True)"),
     ("the processes of several nodes", "Trainer(num_nodes=2)"),
-    ("a checkpoint is a local file", "trainer.fit(model, ckpt_path='s3://a/b.ckpt')"),
-    (
-        "a checkpoint is a local file",
-        _MODULE + "    pass\nNet.load_from_checkpoint('https://a/b.ckpt')",
-    ),
-    ("a checkpoint is a local file", "ModelCheckpoint('gs://a/b')"),
     ("a subclass implements", "from lightning.pytorch.strategies import Strategy"),
     (
         "`str` and f-strings of a member",

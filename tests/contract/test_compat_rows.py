@@ -59,6 +59,7 @@ SAID_OF_SCRIPTS = {
     "quantile_regression": {"test_last_checkpoint_is_the_newest"},
     "rates_per_group": {"test_short_accumulation_window"},
     "resume_from_checkpoint": {
+        "test_files_from_behind_the_point_of_resuming",
         "test_last_checkpoint_is_the_newest",
         "test_resume_inside_an_epoch",
         "test_schedule_of_a_prolonged_run",

@@ -15,8 +15,10 @@ RESUMING = (
     Behaviour(
         ("Trainer.fit(ckpt_path)",),
         "a resumed fit goes on as if nothing had stopped it: with the next batch of the "
-        "epoch, in the same shuffled order, with the metrics so far and no second sanity "
-        "check; other optimizers or schedulers than the file's are refused",
+        "epoch or of an interrupted validation, in the same shuffled order, with the "
+        "metrics so far and no second sanity check; what was logged after the checkpoint "
+        "is dropped; a learning rate, optimizer or scheduler that the code has changed "
+        "since is taken, and told",
         "to begin anew with its weights, use `load_from_checkpoint`",
         rows=(
             "test_resume_inside_an_epoch",
@@ -24,6 +26,9 @@ RESUMING = (
             "test_metrics_after_a_resume",
             "test_sanity_check_after_a_resume",
             "test_resume_with_other_optimizers",
+            "test_resume_with_another_rate",
+            "test_resume_inside_a_validation",
+            "test_rows_behind_the_checkpoint_of_a_resumed_fit",
         ),
     ),
     Behaviour(
@@ -47,6 +52,13 @@ RESUMING = (
         ("callbacks.BackboneFinetuning", "callbacks.BaseFinetuning"),
         "what had been unfrozen stays unfrozen after a resume",
         rows=("test_unfrozen_backbone_after_a_resume",),
+        only_with=(RESUMED,),
+    ),
+    Behaviour(
+        ("callbacks.ModelCheckpoint(monitor)",),
+        "files from behind the point where a fit is resumed are ranked with the others and "
+        "make room for better ones; with Lightning they stay for ever",
+        rows=("test_files_from_behind_the_point_of_resuming",),
         only_with=(RESUMED,),
     ),
     Behaviour(
@@ -99,6 +111,17 @@ FILES = (
         rows=("test_removal_while_a_thread_writes_checkpoints",),
     ),
     Behaviour(
+        ("*AsyncCheckpointIO",),
+        "saving waits while another checkpoint is being written, so that there is one copy "
+        "at the most; a disk that is full is a warning, another error ends the run behind "
+        "the running batch",
+        rows=(
+            "test_saving_while_a_thread_writes",
+            "test_disk_that_is_full_when_a_thread_writes",
+            "test_write_that_fails_in_a_thread",
+        ),
+    ),
+    Behaviour(
         EVALUATED,
         "callbacks keep their state and do not get the file's",
         "give the state back with `load_state_dict` if it is needed",
@@ -109,15 +132,6 @@ FILES = (
         ("LightningModule.to_onnx",),
         "a module in training mode is exported in evaluation mode, and gets its mode back",
         rows=("test_mode_of_a_module_that_is_exported",),
-    ),
-    Behaviour(
-        (
-            "*(ckpt_path='*://*')",
-            "*.load_from_checkpoint(checkpoint_path='*://*')",
-            "callbacks.ModelCheckpoint(dirpath='*://*')",
-        ),
-        "a checkpoint is a local file, never a URL",
-        "download or upload the file by itself",
     ),
 )
 SAVING = (
@@ -182,8 +196,10 @@ OTHERS = (
     Behaviour(
         ("callbacks.OnExceptionCheckpoint",),
         "only a fit writes or removes its file; evaluating does not, and after a run that "
-        "ended well a new `fit` begins anew",
+        "ended well a new `fit` begins anew; one that fails before its first batch leaves "
+        "the file it came from",
         rows=(
+            "test_exception_before_the_first_batch",
             "test_evaluating_the_file_of_a_failed_fit",
             "test_fit_after_no_exception",
         ),
