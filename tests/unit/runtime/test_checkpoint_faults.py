@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,9 @@ from small_runs import Small, loader, quiet, variant
 
 from lightgen_runtime import Callback, Trainer
 from lightgen_runtime.callbacks import ModelCheckpoint, OnExceptionCheckpoint
-from lightgen_runtime.io import TorchCheckpointIO
-from lightgen_runtime.io.store import read_manifest, verify
-from lightgen_runtime.utilities.exceptions import CheckpointWriteError
+from lightgen_runtime.io import AsyncCheckpointIO, TorchCheckpointIO
+from lightgen_runtime.io.store import newest_valid, read_manifest, verify
+from lightgen_runtime.utilities.exceptions import CheckpointWriteError, SIGTERMException
 
 SCORES = (3.0, 1.0, 2.0, 0.5)
 
@@ -224,3 +225,41 @@ def test_fit_that_cannot_begin_replaces_nothing(kind: Any, tmp_path: Path) -> No
         )
     assert path.read_bytes() == before
     assert list(tmp_path.glob("*.ckpt")) == [path]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_the_fit_its_own_way_though_the_disk_is_full(
+    tmp_path: Path, number: int, beside: bool
+) -> None:
+    class Full(TorchCheckpointIO):
+        def save_checkpoint(
+            self, checkpoint: Any, path: Any, storage_options: Any = None
+        ) -> None:
+            if "interrupted" in str(path):
+                raise OSError(28, "No space left on device")
+            super().save_checkpoint(checkpoint, path)
+
+    class Signalled(Callback):
+        def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+            if trainer.global_step == 5:
+                signal.raise_signal(number)
+
+    trainer = quiet(
+        plugins=AsyncCheckpointIO(Full()) if beside else Full(),
+        callbacks=[Signalled(), ModelCheckpoint(tmp_path, save_last=True)],
+        enable_checkpointing=True,
+        max_epochs=3,
+    )
+    ending = KeyboardInterrupt if number == signal.SIGINT else SIGTERMException
+    with (
+        pytest.warns(UserWarning, match="since the last checkpoint is lost") as told,
+        pytest.raises(ending),
+    ):
+        trainer.fit(Small(), loader())
+    assert len(told) == 1
+    assert "No space left" in str(told[0].message)
+    assert trainer.interrupted_path is None
+    names = sorted(path.name for path in tmp_path.glob("*.ckpt"))
+    assert names == ["epoch=0-step=4.ckpt", "last.ckpt"]
+    assert newest_valid(tmp_path) is not None

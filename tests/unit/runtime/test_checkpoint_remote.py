@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -14,8 +15,8 @@ import pytest
 import torch
 from small_runs import Small, loader, quiet, variant
 
-from lightgen_runtime.callbacks import ModelCheckpoint, OnExceptionCheckpoint
-from lightgen_runtime.io import TorchCheckpointIO, location
+from lightgen_runtime.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint
+from lightgen_runtime.io import AsyncCheckpointIO, TorchCheckpointIO, location
 from lightgen_runtime.io.store import newest_valid, read_manifest, verify
 from lightgen_runtime.utilities.exceptions import (
     CheckpointFormatError,
@@ -23,6 +24,7 @@ from lightgen_runtime.utilities.exceptions import (
     CheckpointWriteError,
     MisconfigurationException,
     MissingDependencyError,
+    SIGTERMException,
 )
 
 
@@ -110,6 +112,58 @@ def test_exception_is_kept_and_removed(memory: Any) -> None:
     with pytest.warns(UserWarning, match="goes on from `memory://runs/on_exc"):
         failing().fit(Small(), loader())
     assert not memory.exists("/runs/on_exception.ckpt")
+
+
+class Signalled(Callback):
+    """Has the process get SIGTERM in one batch."""
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("plugins", [None, AsyncCheckpointIO()])
+def test_interruption_is_kept_and_removed(memory: Any, plugins: Any) -> None:
+    def stopped(**flags: Any) -> Any:
+        callbacks = [Signalled(), ModelCheckpoint("memory://runs")]
+        trainer = quiet(
+            callbacks=callbacks,
+            enable_checkpointing=True,
+            plugins=plugins,
+            max_epochs=3,
+        )
+        with pytest.raises(SIGTERMException):
+            trainer.fit(Small(), loader(), **flags)
+        return trainer
+
+    path = "memory://runs/interrupted-step=2.ckpt"
+    assert stopped().interrupted_path == path
+    assert verify(path) is None
+    entry = read_manifest("memory://runs")["interrupted-step=2.ckpt"]
+    assert (entry["role"], entry["step"]) == ("interrupted", 2)
+    # The next interruption takes its place.
+    assert stopped(ckpt_path="last").ckpt_path == path
+    assert names(memory, "/runs") == [
+        "epoch=0-step=4.ckpt",
+        "interrupted-step=6.ckpt",
+        "manifest.json",
+    ]
+    trainer = quiet(
+        callbacks=[ModelCheckpoint("memory://runs")],
+        enable_checkpointing=True,
+        max_epochs=2,
+    )
+    trainer.fit(Small(), loader(), ckpt_path="last")
+    assert trainer.global_step == 8
+    assert "interrupted-step=6.ckpt" not in names(memory, "/runs")
+    assert "interrupted-step=6.ckpt" not in read_manifest("memory://runs")
+
+
+def test_last_behind_a_scheme_is_a_file_where_a_link_is_asked_for(memory: Any) -> None:
+    fit([1.0, 2.0], ModelCheckpoint("memory://runs", save_last="link"))
+    assert verify("memory://runs/last.ckpt") is None
 
 
 def test_default_root_may_have_a_scheme(memory: Any) -> None:

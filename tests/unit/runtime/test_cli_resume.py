@@ -137,6 +137,30 @@ def test_auto_passes_over_a_damaged_file(capsys: pytest.CaptureFixture[str]) -> 
     assert "from runs/1/checkpoints/last.ckpt" in err
 
 
+def test_auto_sees_what_a_job_has_left_in_the_folder_of_its_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    interrupted()
+    assert Path("runs/1/hpc_ckpt_7.ckpt").is_file()
+    monkeypatch.delenv("SLURM_JOB_ID")
+    run("fit", "--resume=auto")
+    assert "from runs/1/hpc_ckpt_7.ckpt" in capsys.readouterr().err
+    assert read("runs/1/summary.json")["steps"] == 6
+
+
+def test_flipped_bit_is_noticed(capsys: pytest.CaptureFixture[str]) -> None:
+    interrupted()
+    newest = Path("runs/1/checkpoints/interrupted-step=5.ckpt")
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    run("fit", "--resume=auto")
+    err = capsys.readouterr().err
+    assert "passed over: `runs/1/checkpoints/interrupted-step=5.ckpt`" in err
+    assert "from runs/1/checkpoints/last.ckpt" in err
+
+
 def test_run_in_use_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     killed()
     held = hold(Run(Path("runs/1")))
