@@ -51,6 +51,7 @@ class Player:
         self.callbacks = importlib.import_module(f"{namespace}.pytorch.callbacks")
         self.loggers = importlib.import_module(f"{namespace}.pytorch.loggers")
         self.utilities = importlib.import_module(f"{namespace}.pytorch.utilities")
+        self.own_folder = "own folder"
         self.module = self.make_module(seed=0)
         self.trainer = self.make_trainer({})
         self.datamodule = self.make_datamodule()
@@ -62,6 +63,9 @@ class Player:
         torch.manual_seed(self.plan["seed"])
         ckpt_path = None
         if phase["do"] == "resume":
+            if phase["from"] == "end of epoch":
+                # `test_files_from_behind_the_point_of_resuming`
+                self.own_folder = "own folder of the resumed fit"
             self.module = self.make_module(seed=1)
             self.trainer = self.make_trainer({"max_epochs": phase["max_epochs"]})
             self.datamodule = self.make_datamodule()
@@ -340,7 +344,7 @@ class Player:
         if spec["kind"] == "early stopping":
             return self.callbacks.EarlyStopping(**arguments)
         if spec["folder"]:
-            arguments["dirpath"] = self.folder / "own folder"
+            arguments["dirpath"] = self.folder / self.own_folder
         return self.callbacks.ModelCheckpoint(**arguments)
 
     def recorder(self, spec: dict[str, Any]) -> Any:
