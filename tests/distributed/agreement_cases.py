@@ -358,17 +358,27 @@ class Full(TorchCheckpointIO):
 @case
 def saves_that_fail(world: int) -> Any:
     """Where only rank 0 sees the error."""
-    saver = ModelCheckpoint(f"full_{world}", save_last=True)
+    return _saves_that_fail(world, f"full_{world}", Full())
+
+
+@case
+def saves_that_fail_in_a_thread(world: int) -> Any:
+    """Where only rank 0 has the thread."""
+    return _saves_that_fail(world, f"full_beside_{world}", AsyncCheckpointIO(Full()))
+
+
+def _saves_that_fail(world: int, folder: str, plugin: Any) -> Any:
+    saver = ModelCheckpoint(folder, save_last=True)
     trainer = quiet(
         world,
         max_epochs=2,
         enable_checkpointing=True,
         callbacks=[saver],
-        plugins=Full(),
+        plugins=plugin,
     )
     trainer.fit(Net(), DataLoader(numbered(8), 2))
     try:
-        trainer.save_checkpoint(f"full_{world}/mine.ckpt")
+        trainer.save_checkpoint(f"{folder}/mine.ckpt")
         raised = False
     except CheckpointWriteError:
         raised = True
@@ -376,7 +386,7 @@ def saves_that_fail(world: int) -> Any:
         "failed": len(saver._failed_saves),
         "best": Path(saver.best_model_path).name,
         "last": Path(saver.last_model_path).name,
-        "files": sorted(path.name for path in Path(f"full_{world}").glob("*.ckpt")),
+        "files": sorted(path.name for path in Path(folder).glob("*.ckpt")),
         "raised": raised,
     }
 

@@ -145,8 +145,9 @@ def test_other_number_of_processes_goes_on_from_an_epochs_end(results: Run) -> N
         quiet(1, max_epochs=2).fit(Noisy(), data, ckpt_path=inside)
 
 
-def test_save_that_fails_is_every_process_affair(results: Run) -> None:
-    for found in (result["saves_that_fail"] for result in results(2)):
+@pytest.mark.parametrize("case", ["saves_that_fail", "saves_that_fail_in_a_thread"])
+def test_save_that_fails_is_every_process_affair(case: str, results: Run) -> None:
+    for found in (result[case] for result in results(2)):
         assert found["failed"] == 2
         assert found["raised"]
         assert found["best"] == "epoch=1-step=4.ckpt"
