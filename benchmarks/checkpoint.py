@@ -171,7 +171,9 @@ def no_fsync() -> Any:
 
 
 def no_checksum() -> Any:
-    return mock.patch.object(hashlib, "sha256", return_value=mock.MagicMock())
+    return mock.patch.object(
+        hashlib, "sha256", return_value=mock.MagicMock(**{"hexdigest.return_value": ""})
+    )
 
 
 def loaders(state: dict[str, Any], folder: Path) -> dict[str, Callable[[], Any]]:

@@ -73,8 +73,8 @@ def entry_of(
         "bytes": location.size_of(path),
         "sha256": sha256,
         "saved_at": _saved_at(path),
-        "epoch": checkpoint.get("epoch"),
-        "step": checkpoint.get("global_step"),
+        "epoch": _as_count(checkpoint.get("epoch")),
+        "step": _as_count(checkpoint.get("global_step")),
         "weights_only": "optimizer_states" not in checkpoint,
         "optimizers": [
             {"class": named.get("class"), "groups": _group_count(state)}
@@ -196,6 +196,10 @@ def newest_valid(
 
 def _saved_at(path: AnyPath) -> str:
     return location.modified_at(path).isoformat()
+
+
+def _as_count(value: object) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _group_count(state: object) -> int | None:

@@ -43,6 +43,12 @@ def save(path: Path, step: int = 8, **others: Any) -> Path:
     return path
 
 
+def test_numbers_of_another_kind_are_no_obstacle(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.ckpt", epoch=torch.tensor(3), global_step="nine")
+    entry = read_manifest(tmp_path)[path.name]
+    assert (entry["epoch"], entry["step"]) == (None, None)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for step in (4, 8, 12):
