@@ -45,6 +45,8 @@ NO_RULE = {
     ),
     "test_mode_after_an_error_in_validation": "shows in a module used on after an error",
     "test_damaged_weights": "only the file shows it",
+    "test_epochs_of_a_file_before_1_6": "only the file shows it",
+    "test_scheduler_state_that_replaces_a_method": "only the file shows it",
     "test_damaged_last_checkpoint": "only the file shows it, and the run warns",
     "test_fit_whose_checkpoints_cannot_be_saved": _DISK,
     "test_list_of_checkpoints_beside_them": (
@@ -290,11 +292,29 @@ CONCERNED = [
         "test_code_in_a_file",
         _MODULE + "    pass\nNet.load_from_checkpoint('x', weights_only=False)",
     ),
+    *(
+        (
+            row,
+            "from lightning.pytorch.cli import LightningCLI\n"
+            + _MODULE
+            + "    pass\nNet.load_from_checkpoint('x')",
+        )
+        for row in (
+            "test_class_that_a_checkpoint_names",
+            "test_class_of_a_checkpoint_that_nobody_imported",
+            "test_class_that_a_checkpoint_puts_in_place_of_the_chosen_one",
+        )
+    ),
+    *(
+        ("test_hook_before_a_file_is_written", code)
+        for code in (
+            _MODULE + "    def on_save_checkpoint(self, checkpoint): ...",
+            _CALLBACK + "    def state_dict(self): ...",
+        )
+    ),
     (
-        "test_class_of_a_checkpoint_that_nobody_imported",
-        "from lightning.pytorch.cli import LightningCLI\n"
-        + _MODULE
-        + "    pass\nNet.load_from_checkpoint('x')",
+        "test_state_that_no_loader_reads",
+        "class Data(LightningDataModule):\n    def state_dict(self): ...",
     ),
     *(
         (

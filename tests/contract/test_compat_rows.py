@@ -30,7 +30,10 @@ SAID_OF_SCRIPTS = {
         "test_short_accumulation_window",
         "test_step_after_the_averaged_weights",
     },
-    "callback_state_in_test": {"test_state_of_callbacks_after_evaluating_a_checkpoint"},
+    "callback_state_in_test": {
+        "test_hook_before_a_file_is_written",
+        "test_state_of_callbacks_after_evaluating_a_checkpoint",
+    },
     "checkpoint_ensemble": {
         "test_last_checkpoint_is_the_newest",
         "test_state_of_callbacks_after_evaluating_a_checkpoint",
@@ -38,6 +41,7 @@ SAID_OF_SCRIPTS = {
     "combined_loader_modes": {"test_numbers_of_batches_before_the_first_validation"},
     "command_line": {"test_abbreviated_options"},
     "datamodule_stages": {
+        "test_hook_before_a_file_is_written",
         "test_resume_inside_an_epoch",
         "test_teardown_after_an_error",
     },
@@ -68,7 +72,10 @@ SAID_OF_SCRIPTS = {
         "test_numbers_of_batches_after_another_entry_point",
         "test_numbers_of_batches_before_the_first_validation",
     },
-    "stateful_callback": {"test_resume_inside_an_epoch"},
+    "stateful_callback": {
+        "test_hook_before_a_file_is_written",
+        "test_resume_inside_an_epoch",
+    },
     "topk_and_early_stopping": {
         "test_last_checkpoint_is_the_newest",
         "test_state_of_callbacks_after_evaluating_a_checkpoint",

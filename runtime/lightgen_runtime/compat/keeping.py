@@ -85,10 +85,31 @@ FILES = (
             "LightningModule.load_from_checkpoint",
             "LightningDataModule.load_from_checkpoint",
         ),
-        "a class that a command line's checkpoint names is not imported",
-        "import it before",
-        rows=("test_class_of_a_checkpoint_that_nobody_imported",),
+        "a class that a command line's checkpoint names is neither imported nor built, "
+        "unless it is the class that loads",
+        "allow others with `torch.serialization.add_safe_globals`",
+        rows=(
+            "test_class_that_a_checkpoint_names",
+            "test_class_of_a_checkpoint_that_nobody_imported",
+        ),
         only_with=((CLI,),),
+    ),
+    Behaviour(
+        (CLI,),
+        "a checkpoint puts no other class in the place of the config's model",
+        "allow it with `torch.serialization.add_safe_globals`",
+        rows=("test_class_that_a_checkpoint_puts_in_place_of_the_chosen_one",),
+    ),
+    Behaviour(
+        (
+            "LightningModule.on_save_checkpoint",
+            "LightningDataModule.state_dict",
+            "Callback.on_save_checkpoint",
+            "Callback.state_dict",
+        ),
+        "also called once before a fit that saves, with a checkpoint that is not written; "
+        "what it gives has to be data",
+        rows=("test_hook_before_a_file_is_written", "test_state_that_no_loader_reads"),
     ),
     Behaviour(
         ("hyperparameter of *",),

@@ -82,9 +82,7 @@ if __name__ == "__main__":
                 "files": sorted(path.name for path in Path("kept").glob("*.ckpt")),
                 "voted": (mean.argmax(1) == data.tensors[1]).float().mean().item(),
                 "mean": mean.double().pow(2).sum().item(),
-                "keys": sorted(
-                    torch.load(paths[0], weights_only=True).keys() - {"lightgen"}
-                ),
+                "keys": sorted(torch.load(paths[0], weights_only=True)),
                 "best": Path(keeping.best_model_path).name,
             }
         )
