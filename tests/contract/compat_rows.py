@@ -309,12 +309,12 @@ CONCERNED = [
         ("test_hook_before_a_file_is_written", code)
         for code in (
             _MODULE + "    def on_save_checkpoint(self, checkpoint): ...",
-            _CALLBACK + "    def state_dict(self): ...",
+            _CALLBACK + "    def on_save_checkpoint(self, trainer, module, x): ...",
         )
     ),
     (
         "test_state_that_no_loader_reads",
-        "class Data(LightningDataModule):\n    def state_dict(self): ...",
+        _MODULE + "    def on_save_checkpoint(self, checkpoint): ...",
     ),
     *(
         (

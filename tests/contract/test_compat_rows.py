@@ -30,22 +30,24 @@ SAID_OF_SCRIPTS = {
         "test_short_accumulation_window",
         "test_step_after_the_averaged_weights",
     },
-    "callback_state_in_test": {
-        "test_hook_before_a_file_is_written",
-        "test_state_of_callbacks_after_evaluating_a_checkpoint",
-    },
+    "callback_state_in_test": {"test_state_of_callbacks_after_evaluating_a_checkpoint"},
     "checkpoint_ensemble": {
         "test_last_checkpoint_is_the_newest",
         "test_state_of_callbacks_after_evaluating_a_checkpoint",
     },
     "combined_loader_modes": {"test_numbers_of_batches_before_the_first_validation"},
-    "command_line": {"test_abbreviated_options"},
+    "command_line": {
+        "test_abbreviated_options",
+        "test_class_that_a_checkpoint_puts_in_place_of_the_chosen_one",
+    },
     "datamodule_stages": {
-        "test_hook_before_a_file_is_written",
         "test_resume_inside_an_epoch",
         "test_teardown_after_an_error",
     },
-    "ema_callback": {"test_resume_inside_an_epoch"},
+    "ema_callback": {
+        "test_hook_before_a_file_is_written",
+        "test_resume_inside_an_epoch",
+    },
     "gradient_norm_logging": {"test_short_accumulation_window"},
     "growing_batches": {"test_opening_of_a_reloaded_loader"},
     "growing_curriculum": {"test_opening_of_a_reloaded_loader"},
@@ -53,6 +55,7 @@ SAID_OF_SCRIPTS = {
         "test_limit_beyond_the_end_of_an_iterable_loader",
         "test_short_accumulation_window",
     },
+    "knowledge_distillation": {"test_hook_before_a_file_is_written"},
     "learning_rate_search": {"test_scaling_returns_only_sizes_that_fit"},
     "more_epochs": {"test_resume_inside_an_epoch"},
     "one_cycle_warmup": {"test_short_accumulation_window"},
@@ -64,6 +67,7 @@ SAID_OF_SCRIPTS = {
     "rates_per_group": {"test_short_accumulation_window"},
     "resume_from_checkpoint": {
         "test_files_from_behind_the_point_of_resuming",
+        "test_hook_before_a_file_is_written",
         "test_last_checkpoint_is_the_newest",
         "test_resume_inside_an_epoch",
         "test_schedule_of_a_prolonged_run",
@@ -76,6 +80,7 @@ SAID_OF_SCRIPTS = {
         "test_hook_before_a_file_is_written",
         "test_resume_inside_an_epoch",
     },
+    "teacher_forcing": {"test_hook_before_a_file_is_written"},
     "topk_and_early_stopping": {
         "test_last_checkpoint_is_the_newest",
         "test_state_of_callbacks_after_evaluating_a_checkpoint",

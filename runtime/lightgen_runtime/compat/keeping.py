@@ -103,9 +103,7 @@ FILES = (
     Behaviour(
         (
             "LightningModule.on_save_checkpoint",
-            "LightningDataModule.state_dict",
             "Callback.on_save_checkpoint",
-            "Callback.state_dict",
         ),
         "also called once before a fit that saves, with a checkpoint that is not written; "
         "what it gives has to be data",

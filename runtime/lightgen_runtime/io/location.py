@@ -22,6 +22,7 @@ from lightgen_runtime.utilities.exceptions import (
     CheckpointWriteError,
     MisconfigurationException,
     MissingDependencyError,
+    system_error_behind,
 )
 
 AnyPath = str | os.PathLike[str]
@@ -180,8 +181,11 @@ def writing(path: AnyPath) -> Iterator[BinaryIO]:
                 yield stream
     except CheckpointWriteError:
         raise
-    except OSError as error:
-        raise CheckpointWriteError(path, error) from error
+    except (OSError, RuntimeError) as error:
+        refused = system_error_behind(error)
+        if refused is None:
+            raise
+        raise CheckpointWriteError(path, refused) from error
 
 
 def _send(staged: Path, path: AnyPath) -> None:

@@ -43,6 +43,7 @@ from lightgen_runtime.utilities.exceptions import (
     CheckpointFormatError,
     CheckpointMismatchError,
     CheckpointNotFoundError,
+    system_error_behind,
 )
 
 
@@ -383,6 +384,8 @@ def _raise_cause(failure: CheckpointException) -> NoReturn:
 
     What is worse than a full disk comes first.
     """
-    errors = [error for error, _ in failure.failures.values()]
+    errors = [
+        system_error_behind(error) or error for error, _ in failure.failures.values()
+    ]
     errors.sort(key=lambda error: isinstance(error, OSError))
     raise errors[0] from None

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from lightgen_runtime.utilities.exceptions import system_error_behind
 from lightgen_runtime.utilities.file_lock import FOLDER_LOCK, try_lock
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
@@ -38,8 +39,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
                 temporary.replace(path)
         if os.name == "nt":  # which renames no open file
             temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        refused = system_error_behind(error)
+        if isinstance(error, RuntimeError) and refused is not None:
+            raise refused from error
         raise
     sync_folder(path.parent)
 

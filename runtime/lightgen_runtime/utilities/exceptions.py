@@ -90,6 +90,18 @@ class SIGTERMException(SystemExit):
         self.signal = signal
 
 
+def system_error_behind(error: BaseException) -> OSError | None:
+    """Return what the system said first; None if it was not the system.
+
+    `torch.save` ends its archive also after the disk refused a part of it, and raises an
+    error of its own about that.
+    """
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OSError):
+        found = found.__cause__ or found.__context__
+    return found
+
+
 def add_note(error: BaseException, note: str) -> None:
     """Add to what is shown of an error, where Python can: from 3.11 on."""
     if hasattr(error, "add_note"):
