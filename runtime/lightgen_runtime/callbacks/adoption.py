@@ -30,6 +30,7 @@ class OwnFile(NamedTuple):
 def own_files(
     folder: str,
     extension: str,
+    last: str,
     deep: bool,
     owner: tuple[str, str],
     known: Mapping[str, str],
@@ -39,6 +40,7 @@ def own_files(
     Args:
         folder: Of the callback.
         extension: Of its files.
+        last: What the names of the newest ones begin with.
         deep: Look into the folders in it as well.
         owner: Key of the callback, and the fit, as the manifest has them.
         known: Roles of files, by path, that the callback remembers: those of old folders
@@ -56,6 +58,10 @@ def own_files(
                 if at not in roles:
                     continue
                 role = roles[at]
+            if location.is_link(path):  # not what it points to, whose record it shows
+                if not name.startswith(last):
+                    continue
+                role = "last"
             found.append(
                 (
                     entry["saved_at"],
@@ -63,6 +69,18 @@ def own_files(
                 )
             )
     return [file for _, file in sorted(found, key=lambda pair: pair[0])]
+
+
+def still_there(known: Iterable[str], source: str) -> set[str]:
+    """Return which of the paths that are remembered lead to something.
+
+    Args:
+        known: The paths.
+        source: What the fit goes on from: if that leads to nothing, a `CheckpointIO`
+            keeps things where only it finds them, and all are taken to be there.
+    """
+    everywhere = not location.exists(source)
+    return {path for path in known if everywhere or location.exists(path)}
 
 
 def of_role(files: Iterable[OwnFile], *roles: str | None) -> list[OwnFile]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from string import Formatter
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from lightgen_runtime.io import location
+from lightgen_runtime.io.folder_leftovers import discard, former
 from lightgen_runtime.utilities.atomic_write import temporary_beside
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
@@ -80,8 +82,15 @@ def link_file(target: Path, link: Path) -> None:
     try:
         temporary.symlink_to(os.path.relpath(target, link.parent))
     except OSError:
-        shutil.copy2(target, temporary)
+        copy = shutil.copytree if target.is_dir() else shutil.copy2
+        copy(target, temporary)
+    aside = former(link)
+    if link.is_dir() or temporary.is_dir():  # no rename replaces a folder
+        discard(aside)
+        with suppress(FileNotFoundError):
+            link.rename(aside)
     temporary.replace(link)
+    discard(aside)
 
 
 def default_folder(trainer: Trainer) -> str:

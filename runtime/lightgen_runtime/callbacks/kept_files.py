@@ -6,7 +6,7 @@ due is `model_checkpoint`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -19,6 +19,7 @@ from lightgen_runtime.callbacks.adoption import (
     is_inside,
     of_role,
     own_files,
+    still_there,
 )
 from lightgen_runtime.callbacks.checkpoint import Checkpoint
 from lightgen_runtime.callbacks.checkpoint_names import fill_template, link_file
@@ -119,27 +120,36 @@ class KeptFiles(Checkpoint):
         known.pop("", None)
         owner = (self.state_key, trainer.fit_id)
         deep = "/" in (self.filename or "")
-        files = trainer.strategy.on_rank_zero(
-            lambda: own_files(folder, self.FILE_EXTENSION, deep, owner, known)
+        names = (self.FILE_EXTENSION, self.CHECKPOINT_NAME_LAST)
+        source = str(trainer.ckpt_path)
+        files, there = trainer.strategy.on_rank_zero(
+            lambda: (
+                own_files(folder, *names, deep, owner, known),
+                still_there(known, source),
+            )
         )
         self._redone = {
             file.path for file in files if (file.step or 0) > trainer.global_step
         }
         last = of_role(files, "last")
         if self.save_last and (last or is_inside(self.last_model_path, folder)):
-            self.last_model_path = last[-1].path if last else ""
+            former = self.last_model_path if self.last_model_path in there else ""
+            self.last_model_path = last[-1].path if last else former
             self._displaced += [file.path for file in last[:-1]]
         if self.monitor is not None and self.save_top_k != 0:
-            self._adopt_ranked(files, folder)
+            self._adopt_ranked(files, folder, there)
         elif self.monitor is None and self.save_top_k != 0:
             newest = of_role(files, "best", None)
             if newest or is_inside(self.best_model_path, folder):
-                self.best_model_path = newest[-1].path if newest else ""
+                former = self.best_model_path if self.best_model_path in there else ""
+                self.best_model_path = newest[-1].path if newest else former
             if self.save_top_k == 1:
                 rotated = [file.path for file in of_role(files, "best")]
                 self._displaced += [p for p in rotated if p != self.best_model_path]
 
-    def _adopt_ranked(self, files: list[OwnFile], folder: str) -> None:
+    def _adopt_ranked(
+        self, files: list[OwnFile], folder: str, there: Collection[str]
+    ) -> None:
         remembered = {
             location.absolute(path): score for path, score in self.best_k_models.items()
         }
@@ -149,12 +159,22 @@ class KeptFiles(Checkpoint):
                 kept[file.path] = torch.tensor(file.score)
             elif (at := location.absolute(file.path)) in remembered:
                 kept[file.path] = remembered[at]
+        listed = {location.absolute(file.path) for file in files}
+        kept |= {
+            path: score
+            for path, score in self.best_k_models.items()
+            if path in there and location.absolute(path) not in listed
+        }
         while self.save_top_k != -1 and len(kept) > self.save_top_k:
             worst = self._best_and_worst(kept)[1]
             self._displaced.append(worst)
             del kept[worst]
         if kept:
             vars(self).update(self._ranking(kept))
+        elif self.best_k_models or is_inside(self.best_model_path, folder):
+            self.best_k_models, self.best_model_score = {}, None
+            self.best_model_path = self.kth_best_model_path = ""
+            self.kth_value = self._no_score()
 
     # Ranking.
 

@@ -24,6 +24,7 @@ from lightgen_runtime.callbacks.monitored import (
 )
 from lightgen_runtime.callbacks.timer import AGREE_EVERY_N_BATCHES
 from lightgen_runtime.io import location
+from lightgen_runtime.io.folder_leftovers import sweep_folders
 from lightgen_runtime.utilities.atomic_write import sweep_temporaries
 from lightgen_runtime.utilities.exceptions import (
     MisconfigurationException,
@@ -176,9 +177,11 @@ class ModelCheckpoint(KeptFiles):
         self._has_validated = False
         self._waits_for_metric = False
         self._failed_saves = []
+        self._last_path_saved = ""
         self._displaced, self._redone, self._unsettled = [], set(), []
         if trainer.is_global_zero and not location.is_remote(self.dirpath):
             sweep_temporaries(Path(self.dirpath))
+            sweep_folders(Path(self.dirpath))
         if not self._enable_version_counter and location.names_in(self.dirpath):
             rank_zero_warn(
                 f"The checkpoint folder `{self.dirpath}` is not empty, and files of the "
@@ -401,10 +404,12 @@ class ModelCheckpoint(KeptFiles):
         if not self.save_last:
             return
         links = self.save_last == "link" and not location.is_remote(str(self.dirpath))
-        links = links and bool(self._last_path_saved) and self.save_top_k != 0
+        former = self.last_model_path
+        # Where the newest file is the last one itself, it is written anew.
+        links = links and self._last_path_saved not in ("", former)
+        links = links and self.save_top_k != 0
         if not links:
             self._settle(trainer)
-        former = self.last_model_path
         path = self._free_path(trainer, metrics, former, self.CHECKPOINT_NAME_LAST)
         if links:
             is_saved = self._link(trainer, path)

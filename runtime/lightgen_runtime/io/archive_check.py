@@ -11,14 +11,14 @@ from lightgen_runtime.utilities.exceptions import CheckpointFormatError
 
 # What a file unpacks to is absurd beyond this many times its size; torch packs nothing.
 _MOST_TIMES = 16
-_ALWAYS_FINE_BYTES = 64 * 2**20
+ALWAYS_FINE_BYTES = 64 * 2**20
 
 USE_ANOTHER = "Name another checkpoint, or train again without one."
 
 
 def is_absurd(nbytes: int, size: int) -> bool:
     """Tell whether `nbytes` can only come out of a file of `size` bytes by a trick."""
-    return nbytes > max(_ALWAYS_FINE_BYTES, _MOST_TIMES * size)
+    return nbytes > max(ALWAYS_FINE_BYTES, _MOST_TIMES * size)
 
 
 def check_archive(file: Path, path: AnyPath) -> None:

@@ -77,6 +77,11 @@ def exists(path: AnyPath) -> bool:
     return bool(system.exists(inside))
 
 
+def is_link(path: AnyPath) -> bool:
+    """Tell whether `path` only points to another file or folder."""
+    return not is_remote(path) and Path(path).is_symlink()
+
+
 def names_in(folder: AnyPath, *, folders: bool = False) -> list[str]:
     """Return the names of the files in `folder`; none if it is not there.
 

@@ -24,6 +24,8 @@ from uuid import UUID
 import torch
 from torch import Tensor
 
+from lightgen_runtime.io.archive_check import ALWAYS_FINE_BYTES
+from lightgen_runtime.io.named_tensors import is_spread
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 # Source: the newest file version that Lightning 2.6.6 reads without migrating it.
@@ -72,7 +74,7 @@ def plain(value: Any, where: str) -> Any:
     if kind in _ATOMS or isinstance(value, _TORCH_ATOMS):
         return value
     if isinstance(value, Tensor):
-        return value.detach()
+        return written_out(value.detach())
     if isinstance(value, Enum):
         return plain(value.value, where)
     if isinstance(value, Mapping):
@@ -89,6 +91,21 @@ def plain(value: Any, where: str) -> Any:
         if isinstance(value, base):
             return base(value)
     return _from_object(value, where)
+
+
+def written_out(tensor: Tensor) -> Tensor:
+    """Return a huge tensor with memory for each of its numbers.
+
+    One that repeats a few, as `expand` makes them, would be refused when it is read.
+    """
+    if (
+        tensor.layout is not torch.strided
+        or tensor.is_contiguous()
+        or is_spread(tensor)
+        or tensor.nbytes <= max(tensor.untyped_storage().nbytes(), ALWAYS_FINE_BYTES)
+    ):
+        return tensor
+    return tensor.contiguous()
 
 
 def _plain_key(key: Any, where: str) -> Any:

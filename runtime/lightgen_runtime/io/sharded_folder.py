@@ -35,6 +35,7 @@ from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from torch.distributed.checkpoint.state_dict_saver import _save_state_dict
 
 from lightgen_runtime.io.checkpoint_io import TorchCheckpointIO
+from lightgen_runtime.io.folder_leftovers import discard, former, unfinished
 from lightgen_runtime.io.folder_metadata import read_metadata
 from lightgen_runtime.io.integrity import PLAIN_FILE
 from lightgen_runtime.io.named_tensors import map_tensors
@@ -81,7 +82,7 @@ def write(
         )
     except CheckpointException as failure:
         if group is None or dist.get_rank(group) == 0:
-            shutil.rmtree(_unfinished(path), ignore_errors=True)
+            shutil.rmtree(unfinished(path), ignore_errors=True)
         _raise_cause(failure)
 
 
@@ -89,7 +90,7 @@ class _Writer(FileSystemWriter):
     """Writes beside the destination, and moves the folder there when all have written."""
 
     def __init__(self, described: dict[str, Any], path: Path) -> None:
-        super().__init__(_unfinished(path))
+        super().__init__(unfinished(path))
         self._described = described
         self._destination = path
 
@@ -100,7 +101,7 @@ class _Writer(FileSystemWriter):
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
         """See `StorageWriter`; every process waits for the first one's."""
         folder = Path(self.path)
-        _discard(folder)  # a process that was killed may have left it
+        discard(folder)  # a process that was killed may have left it
         folder.mkdir(parents=True)
         prepared: list[SavePlan] = super().prepare_global_plan(plans)
         return prepared
@@ -115,41 +116,26 @@ class _Writer(FileSystemWriter):
         folder = Path(self.path)
         with atomic_write(folder / PLAIN_FILE) as stream:
             torch.save(self._described, stream)
-        destination, former = self._destination, _former(self._destination)
-        if destination.exists():
-            _discard(former)
-            destination.rename(former)
+        destination = self._destination
+        aside = former(destination)
+        if destination.exists() or destination.is_symlink():
+            discard(aside)
+            destination.rename(aside)
         folder.rename(destination)
         sync_folder(destination.parent)
-        _discard(former)
+        discard(aside)
 
 
 def remove(path: Path) -> None:
     """Remove a folder or file; half of a folder is never taken for a checkpoint."""
-    _discard(_former(path))
-    if not path.is_dir():
+    discard(former(path))
+    if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    doomed = _unfinished(path)
-    _discard(doomed)
+    doomed = unfinished(path)
+    discard(doomed)
     path.rename(doomed)
-    _discard(doomed)
-
-
-def _discard(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
-
-
-def _former(path: Path) -> Path:
-    """Return where a folder is while another takes its place."""
-    return path.with_name(f".{path.name}.former")
+    discard(doomed)
 
 
 def found_at(path: Path) -> Path | None:
@@ -157,7 +143,7 @@ def found_at(path: Path) -> Path | None:
 
     Where a process was killed while it replaced one folder by another, that is the former.
     """
-    for folder in (path, _former(path)):
+    for folder in (path, former(path)):
         if folder.is_dir():
             return folder
         if folder.exists():

@@ -23,6 +23,7 @@ from lightgen_runtime.io.schema import (
     loops_from_progress,
     plain,
     progress_from_loops,
+    written_out,
 )
 from lightgen_runtime.loops.metric_objects import restore_objects, states_of_objects
 from lightgen_runtime.loops.position import random_states
@@ -159,7 +160,11 @@ def _state_of_this_process(run: Run) -> dict[str, Any]:
 def _plain_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Keep tensors as they are; only a module's extra state can be anything else."""
     return {
-        key: value if isinstance(value, Tensor) else plain(value, f"state_dict.{key}")
+        key: (
+            written_out(value)
+            if isinstance(value, Tensor)
+            else plain(value, f"state_dict.{key}")
+        )
         for key, value in state_dict.items()
     }
 

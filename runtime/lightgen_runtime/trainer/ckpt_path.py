@@ -10,6 +10,7 @@ from lightgen_runtime.callbacks.checkpoint_names import default_folder
 from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
 from lightgen_runtime.callbacks.on_exception_checkpoint import OnExceptionCheckpoint
 from lightgen_runtime.io import location
+from lightgen_runtime.io.folder_leftovers import put_back_former
 from lightgen_runtime.io.store import newest_valid
 from lightgen_runtime.trainer import slurm
 from lightgen_runtime.trainer.interruption import INTERRUPTED_PREFIX, job_file
@@ -208,6 +209,8 @@ def _last(trainer: Trainer) -> str | None:
     saved: list[str] = []
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
+            if not location.is_remote(_folder(callback, trainer)):
+                put_back_former(Path(_folder(callback, trainer)))
             for name in (callback.CHECKPOINT_NAME_LAST, INTERRUPTED_PREFIX):
                 found += _files_called(name, callback, _folder(callback, trainer))
             saved += [*callback.best_k_models, callback.best_model_path]

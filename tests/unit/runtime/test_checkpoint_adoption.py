@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_runs import loader, quiet, variant
 
 from lightgen_runtime.callbacks import ModelCheckpoint
@@ -27,6 +29,7 @@ def fit(
     *callbacks: ModelCheckpoint,
     ckpt_path: Any = None,
     epochs: int | None = None,
+    **flags: Any,
 ) -> None:
     """Train for as many epochs of four steps as there are scores, one for each epoch."""
 
@@ -38,6 +41,7 @@ def fit(
         enable_checkpointing=True,
         max_epochs=epochs or len(scores),
         num_sanity_val_steps=0,
+        **flags,
     )
     module = variant(validation_step=validation_step)
     trainer.fit(module, loader(), loader(2), ckpt_path=ckpt_path)
@@ -156,6 +160,71 @@ def test_link_to_the_newest_is_taken_over(tmp_path: Path) -> None:
     assert (folder / "last.ckpt").resolve().name == name(12)
 
 
+def test_link_is_not_the_file_that_it_points_to(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    every = ModelCheckpoint(tmp_path / "all", save_top_k=-1)
+    fit([0.5, 1.0], ranked(folder, save_last="link", save_top_k=1), every)
+    assert (folder / "last.ckpt").resolve().name == name(4)
+    callback = ranked(folder, save_last="link", save_top_k=1)
+    source = tmp_path / "all" / name(8)
+    fit([0.5, 1.0, 2.0], callback, every, ckpt_path=source)
+    assert callback.best_model_path == str(folder / name(4))
+    assert steps(folder) == [name(4), "last.ckpt"]
+    assert callback.last_model_path == str(folder / "last.ckpt")
+
+
+def test_last_file_never_points_to_itself(tmp_path: Path) -> None:
+    def linked() -> ModelCheckpoint:
+        return ranked(tmp_path, save_last="link", save_top_k=1)
+
+    scores = [0.5, 1.0, 2.0, 3.0, 4.0]
+    fit(scores[:2], linked())
+    fit(scores[:3], linked(), ckpt_path=tmp_path / "last.ckpt")
+    fit(scores, linked(), ckpt_path=tmp_path / "last.ckpt")
+    assert steps(tmp_path) == [name(4), "last.ckpt"]
+    last = TorchCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")
+    assert last["global_step"] == 20
+
+
+class Renaming(TorchCheckpointIO):
+    """Keeps files that no manifest lists."""
+
+    def save_checkpoint(
+        self, checkpoint: Any, path: Any, storage_options: Any = None
+    ) -> None:
+        with Path(path).open("wb") as stream:
+            stream.write(b"own")
+            torch.save(checkpoint, stream)
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        with Path(path).open("rb") as stream:
+            stream.read(3)
+            return torch.load(io.BytesIO(stream.read()), weights_only=True)
+
+
+def test_files_of_another_kind_rotate_after_a_resume(tmp_path: Path) -> None:
+    for epochs in (1, 2, 3):
+        callback = ModelCheckpoint(tmp_path, save_last=True)
+        last = tmp_path / "last.ckpt"
+        fit(
+            [0.0] * epochs,
+            callback,
+            ckpt_path=last if last.exists() else None,
+            plugins=Renaming(),
+        )
+        assert steps(tmp_path) == [name(4 * epochs), "last.ckpt"]
+
+
+def test_ranked_files_that_are_all_gone_are_forgotten(tmp_path: Path) -> None:
+    every = ModelCheckpoint(tmp_path / "all", save_top_k=-1)
+    fit([0.5], ranked(tmp_path, save_top_k=1), every)
+    (tmp_path / name(4)).unlink()
+    callback = ranked(tmp_path, save_top_k=1)
+    fit([0.5, 0.9], callback, every, ckpt_path=tmp_path / "all" / name(4))
+    assert callback.best_model_path == str(tmp_path / name(8))
+    assert steps(tmp_path) == [name(8)]
+
+
 def test_folder_that_was_moved_is_still_its_own(tmp_path: Path) -> None:
     fit([3.0, 2.0], ranked(tmp_path / "old", save_last=True))
     (tmp_path / "old").rename(tmp_path / "new")
@@ -166,13 +235,13 @@ def test_folder_that_was_moved_is_still_its_own(tmp_path: Path) -> None:
 
 
 def test_folder_from_before_there_were_manifests(tmp_path: Path) -> None:
-    io = TorchCheckpointIO()
+    files = TorchCheckpointIO()
     fit([3.0, 2.0], ranked(tmp_path, save_last=True))
     for path in tmp_path.glob("*.ckpt"):
-        content = io.load_checkpoint(path)
+        content = files.load_checkpoint(path)
         del content["lightgen"]["record"]
         content["lightgen"]["format"] = 1
-        io.save_checkpoint(content, path)
+        files.save_checkpoint(content, path)
     (tmp_path / "manifest.json").unlink()
     (tmp_path / name(4, "-v1")).write_bytes((tmp_path / name(4)).read_bytes())
     callback = ranked(tmp_path, save_last=True)

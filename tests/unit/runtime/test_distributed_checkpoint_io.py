@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from lightgen_runtime.callbacks import ModelCheckpoint
+from lightgen_runtime.callbacks.checkpoint_names import link_file
 from lightgen_runtime.io import (
     AsyncCheckpointIO,
     DistributedCheckpointIO,
@@ -446,6 +447,78 @@ def test_killed_while_replacing_a_folder(tmp_path: Path) -> None:
         DistributedCheckpointIO().save_checkpoint({"state_dict": {"w": 2}}, path)
         assert load(path)["state_dict"] == {"w": 2}
         assert in_folder(path.parent) == [path.name]
+
+
+def test_link_is_replaced_and_removed_but_not_followed(tmp_path: Path) -> None:
+    files, state = DistributedCheckpointIO(), {"state_dict": {}}
+    files.save_checkpoint(state, tmp_path / "a.ckpt")
+    for target in ("a.ckpt", "gone.ckpt"):
+        link = tmp_path / f"to {target}"
+        link.symlink_to(target)
+        for _ in range(2):
+            files.save_checkpoint(state, link)
+        assert link.is_dir()
+        assert not link.is_symlink()
+        shutil.rmtree(link)
+        link.symlink_to(target)
+        files.remove_checkpoint(link)
+    assert in_folder(tmp_path) == ["a.ckpt"]
+    load(tmp_path / "a.ckpt")
+
+
+def test_link_takes_the_place_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, last = DistributedCheckpointIO(), tmp_path / "last.ckpt"
+    for number, path in enumerate((last, tmp_path / "new.ckpt")):
+        files.save_checkpoint({"state_dict": {"w": number}}, path)
+    link_file(tmp_path / "new.ckpt", last)
+    assert load(last)["state_dict"] == {"w": 1}
+
+    def refuse(self: Path, target: str) -> None:
+        raise OSError("not here")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    link_file(tmp_path / "new.ckpt", last)
+    assert not last.is_symlink()
+    assert load(last)["state_dict"] == {"w": 1}
+    assert in_folder(tmp_path) == ["last.ckpt", "new.ckpt"]
+
+
+def test_last_is_found_where_its_replacement_was_killed(tmp_path: Path) -> None:
+    def fit(epochs: int) -> Any:
+        trainer = quiet(
+            max_epochs=epochs,
+            plugins=DistributedCheckpointIO(),
+            callbacks=ModelCheckpoint(tmp_path, save_last=True, save_top_k=0),
+            enable_checkpointing=True,
+        )
+        trainer.fit(Small(), loader(), ckpt_path="last")
+        return trainer
+
+    with pytest.warns(UserWarning, match="begins anew"):
+        fit(1)
+    (tmp_path / "last.ckpt").rename(tmp_path / ".last.ckpt.former")
+    for left in (".old.ckpt.part", ".new.ckpt.part"):
+        (tmp_path / left).mkdir()
+    os.utime(tmp_path / ".old.ckpt.part", (0, 0))
+    assert fit(2).ckpt_path == str(tmp_path / "last.ckpt")
+    assert in_folder(tmp_path) == [".new.ckpt.part", "last.ckpt"]
+
+
+def test_huge_tensors_are_read_and_tricks_are_not(tmp_path: Path) -> None:
+    count = 17 * 2**20
+    state = {"state_dict": {"w": torch.ones(count)}}
+    DistributedCheckpointIO().save_checkpoint(state, tmp_path / "a.ckpt")
+    assert int(load(tmp_path / "a.ckpt")["state_dict"]["w"].sum()) == count
+    # An expanded tensor has no memory of its own, and gets some when it is saved.
+    trick = torch.ones(1).expand(count)
+    module = Small()
+    module.register_buffer("wide", trick)
+    trainer = fitted(module)
+    trainer.save_checkpoint(tmp_path / "b.ckpt")
+    read = TorchCheckpointIO().load_checkpoint(tmp_path / "b.ckpt")
+    assert int(read["state_dict"]["wide"].sum()) == count
 
 
 def test_failed_write_leaves_the_folder_as_it_was(
