@@ -39,6 +39,7 @@ NO_RULE = {
     "test_several_optimizers_by_hand": _FAILS,
     "test_step_of_several_loaders_without_their_number": _FAILS,
     "test_hyperparameter_of_a_checkpoint_that_is_no_argument": _FAILS,
+    "test_resume_with_spike_detection": _FAILS,
     "test_training_data_that_end_earlier_in_one_process": _FAILS,
     "test_metrics_of_several_loaders_in_the_sanity_check": (
         "only the number of loaders shows it"
@@ -283,6 +284,13 @@ CONCERNED = [
     ),
     *(
         (
+            "test_resume_with_a_finder",
+            f"from lightning.pytorch.callbacks import {finder}\n" + _RESUMED,
+        )
+        for finder in ("LearningRateFinder", "BatchSizeFinder")
+    ),
+    *(
+        (
             "test_last_checkpoint_that_is_not_there",
             f"trainer.{evaluate}(model, ckpt_path='last')",
         )
@@ -521,6 +529,10 @@ NOT_CONCERNED = [
     (
         "test_unfrozen_backbone_after_a_resume",
         "from lightning.pytorch.callbacks import BackboneFinetuning",
+    ),
+    (
+        "test_resume_with_a_finder",
+        "from lightning.pytorch.callbacks import LearningRateFinder",
     ),
     (
         "test_last_checkpoint_that_is_not_there",

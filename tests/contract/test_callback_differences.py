@@ -120,3 +120,53 @@ def test_stream_of_the_tqdm_bar(
     shown = capsys.readouterr()
     assert ("100%" in shown.err) is (namespace == OURS)
     assert ("100%" in shown.out) is (namespace == REFERENCE)
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["LearningRateFinder", "BatchSizeFinder"])
+def test_resume_with_a_finder(name: str, namespace: str, tmp_path: Path) -> None:
+    arguments = {"LearningRateFinder": {"num_training_steps": 14}}
+    epochs: list[int] = []
+
+    def fit(max_epochs: int, resume: Path | None = None) -> Any:
+        callbacks = callbacks_of(namespace)
+        finder = getattr(callbacks, name)(**arguments.get(name, {"max_trials": 1}))
+        look = callbacks.LambdaCallback(
+            on_train_epoch_start=lambda trainer, module: epochs.append(
+                trainer.current_epoch
+            )
+        )
+        trainer = quiet_trainer(
+            namespace,
+            max_epochs=max_epochs,
+            callbacks=[finder, look],
+            default_root_dir=tmp_path,
+        )
+        module = build(namespace, configure_optimizers=sgd)
+        module.lr, module.batch_size = 0.1, 2
+        module.train_dataloader = lambda: data(32, module.batch_size)
+        module.val_dataloader = lambda: data(4)
+        trainer.fit(module, ckpt_path=resume)
+        return trainer
+
+    fit(1).save_checkpoint(tmp_path / "a.ckpt")
+    epochs.clear()
+    fit(2, tmp_path / "a.ckpt")
+    assert epochs[-2:] == ([1] if namespace == OURS else [0, 1])
+
+
+def test_resume_with_spike_detection(tmp_path: Path) -> None:
+    def fit(namespace: str, epochs: int, resume: Path | None = None) -> Any:
+        spikes = callbacks_of(namespace).SpikeDetection(rtol=99.0)
+        trainer = quiet_trainer(
+            namespace, max_epochs=epochs, callbacks=[spikes], default_root_dir=tmp_path
+        )
+        module = build(namespace, configure_optimizers=sgd)
+        trainer.fit(module, data(12, 2), ckpt_path=resume)
+        return trainer
+
+    for writer in (OURS, REFERENCE):
+        fit(writer, 1).save_checkpoint(tmp_path / "a.ckpt")
+        assert fit(OURS, 2, tmp_path / "a.ckpt").current_epoch == 2
+        with pytest.raises(AttributeError):
+            fit(REFERENCE, 2, tmp_path / "a.ckpt")

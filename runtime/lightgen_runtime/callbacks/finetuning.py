@@ -106,9 +106,12 @@ class BaseFinetuning(Callback):
             return
         self._restarting = False
         parameters = dict(pl_module.named_parameters())
+        unfrozen: list[str] = []
         for number, optimizer in enumerate(trainer.optimizers):
             if number in self._internal_optimizer_metadata:
                 groups = self._internal_optimizer_metadata[number]
+                for group in groups[len(optimizer.param_groups) :]:
+                    unfrozen += group["params"]
                 optimizer.param_groups = [
                     {
                         **group,
@@ -116,7 +119,8 @@ class BaseFinetuning(Callback):
                     }
                     for group in groups
                 ]
-        for name in self._trainable:
+        # Lightning's files tell only what went into the optimizer when it was unfrozen.
+        for name in self._trainable or unfrozen:
             _known(parameters, name).requires_grad = True
         for module in pl_module.modules():
             own = list(module.parameters(recurse=False))

@@ -55,6 +55,13 @@ RESUMING = (
         only_with=(RESUMED,),
     ),
     Behaviour(
+        ("callbacks.LearningRateFinder", "callbacks.BatchSizeFinder"),
+        "a resumed fit goes on where its file was written; with Lightning, the finder "
+        "makes it begin anew at epoch 0",
+        rows=("test_resume_with_a_finder",),
+        only_with=(RESUMED,),
+    ),
+    Behaviour(
         ("callbacks.ModelCheckpoint(monitor)",),
         "files from behind the point where a fit is resumed are ranked with the others and "
         "make room for better ones; with Lightning they stay for ever",
