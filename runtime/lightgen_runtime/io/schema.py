@@ -186,7 +186,8 @@ def note_record(checkpoint: dict[str, Any], record: Mapping[str, Any]) -> None:
     Args:
         checkpoint: Gets the record under our key.
         record: `kept_by`, the key of the callback that keeps the file; its `score`, its
-            `role` ("best", "last", "interrupted" or None) and the `run` that it belongs to.
+            `role` ("best", "last", "interrupted" or None), the `run` that it belongs to
+            and its `name`: a copy of it under another one is nobody's.
     """
     own = checkpoint.setdefault(OWN_KEY, {"format": OWN_FORMAT})
     own["record"] = dict(record)
@@ -196,7 +197,7 @@ def record_in(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what `note_record` has noted; that of a file nobody keeps where it has not."""
     own = checkpoint.get(OWN_KEY)
     record = own.get("record") if isinstance(own, Mapping) else None
-    return {"run": None, **NO_RECORD, **(record or {})}
+    return {"run": None, "name": None, **NO_RECORD, **(record or {})}
 
 
 def loops_from_progress(progress: Mapping[str, int]) -> dict[str, Any]:

@@ -66,6 +66,9 @@ def entry_of(
     own = checkpoint.get(OWN_KEY)
     own = own if isinstance(own, Mapping) else {}
     record = record_in(checkpoint)
+    copied = record["name"] not in (None, location.split(path)[1])
+    if copied and not location.is_link(path):
+        record = record_in({})  # somebody else's, who has put it there
     states = checkpoint.get("optimizer_states") or []
     schedulers = checkpoint.get("lr_schedulers") or []
     unknown: list[dict[str, Any]] = [{}]

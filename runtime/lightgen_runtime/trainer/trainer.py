@@ -397,7 +397,7 @@ class Trainer(TrainerView):
         record = next((record for record in records if record), NO_RECORD)
         if str(path) == self.interrupted_path:
             record = {**NO_RECORD, "role": "interrupted"}
-        return {**record, "run": self.fit_id}
+        return {**record, "run": self.fit_id, "name": location.split(path)[1]}
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print from the first process, without disturbing the progress bar."""

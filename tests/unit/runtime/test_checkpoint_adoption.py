@@ -107,6 +107,20 @@ def test_files_of_other_fits_and_callbacks_stay(tmp_path: Path) -> None:
     assert callback.best_model_path == str(tmp_path / name(12))
 
 
+def test_copies_of_own_files_stay(tmp_path: Path) -> None:
+    callback = ranked(tmp_path, save_top_k=1, save_last=True)
+    fit([2.0, 1.0], callback)
+    best, last = Path(callback.best_model_path), Path(callback.last_model_path)
+    for source, copied in ((best, "good.ckpt"), (last, "backup.ckpt")):
+        shutil.copy2(source, tmp_path / copied)
+    again = ranked(tmp_path, save_top_k=1, save_last=True)
+    fit([2.0, 1.0, 3.0], again, ckpt_path=last)
+    assert again.best_model_path == str(best)
+    assert {p.name for p in tmp_path.glob("*.ckpt")} == {
+        *(best.name, last.name, "good.ckpt", "backup.ckpt"),
+    }
+
+
 @pytest.mark.parametrize("top_k", [1, -1])
 def test_files_without_a_score(top_k: int, tmp_path: Path) -> None:
     def newest() -> ModelCheckpoint:
