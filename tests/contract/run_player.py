@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Player:
             folder,
             tape,
         )
+        self.as_it_was = folder.with_name(f"{folder.name} as it was")
         self.L = importlib.import_module(namespace)
         self.callbacks = importlib.import_module(f"{namespace}.pytorch.callbacks")
         self.loggers = importlib.import_module(f"{namespace}.pytorch.loggers")
@@ -70,6 +72,8 @@ class Player:
             self.trainer = self.make_trainer({"max_epochs": phase["max_epochs"]})
             self.datamodule = self.make_datamodule()
             ckpt_path = self.folder / f"{phase['from']}.ckpt"
+            if phase["from"] == "end of epoch":
+                self.forget_what_came_later()
         do = "fit" if phase["do"] == "resume" else phase["do"]
         self.save_at_epoch = phase.get("save_at_epoch")
         self.asked: set[tuple[str, int]] | None = set() if do == "fit" else None
@@ -88,6 +92,14 @@ class Player:
         self.tape.note_end(what, self.trainer, self.module, metrics)
         if self.save_at_epoch is not None:
             self.trainer.save_checkpoint(self.folder / "end of fit.ckpt")
+
+    def forget_what_came_later(self) -> None:
+        """Go on in the folder as it was when the file was written, as after a kill.
+
+        `test_files_from_behind_the_point_of_resuming`: Lightning lets them lie.
+        """
+        shutil.rmtree(self.folder)
+        self.as_it_was.rename(self.folder)
 
     def data_arguments(self, do: str) -> dict[str, Any]:
         where = self.plan["data"]["where"]
@@ -358,6 +370,7 @@ class Player:
             members["noted"](callback, trainer, module)
             if player.save_at_epoch == trainer.current_epoch:
                 trainer.save_checkpoint(player.folder / "end of epoch.ckpt")
+                shutil.copytree(player.folder, player.as_it_was)
 
         members["noted"] = members["on_train_epoch_end"]
         members["on_train_epoch_end"] = save

@@ -108,3 +108,27 @@ def test_early_stopping_checks_at_the_same_moments(flags: dict[str, Any]) -> Non
         trainer = quiet_trainer(namespace, max_epochs=3, callbacks=[callback], **flags)
         trainer.fit(watched(namespace), data(), data(4))
     assert checks[OURS] == checks[REFERENCE]
+
+
+def test_further_fit_saves_no_step_again(tmp_path: Path) -> None:
+    """As in epochs without a batch, which a stop before their first one leaves."""
+
+    def names(namespace: str) -> list[str]:
+        callbacks = importlib.import_module(f"{namespace}.pytorch.callbacks")
+
+        class Stop(callbacks.Callback):  # type: ignore[misc,name-defined]
+            def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+                trainer.should_stop = trainer.current_epoch > 0
+
+        folder = tmp_path / namespace
+        keep = callbacks.ModelCheckpoint(folder, "{epoch}", save_top_k=-1)
+        trainer = quiet_trainer(
+            namespace, callbacks=[Stop(), keep], enable_checkpointing=True, max_epochs=4
+        )
+        module = watched(namespace)
+        for _ in range(2):
+            trainer.fit(module, data())
+        assert (trainer.current_epoch, trainer.global_step) == (3, 4)
+        return sorted(path.name for path in folder.glob("*.ckpt"))
+
+    assert names(OURS) == names(REFERENCE) == ["epoch=0.ckpt"]

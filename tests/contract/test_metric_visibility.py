@@ -88,6 +88,30 @@ def test_metrics_are_to_be_seen_in_the_same_hooks(loaders: int) -> None:
     assert_same(story)
 
 
+def test_reading_one_kind_of_metrics_leaves_the_others() -> None:
+    def story(namespace: str) -> Any:
+        kinds = ("callback_metrics", "logged_metrics", "progress_bar_metrics")
+        seen: list[Any] = []
+
+        class Module(small_module(namespace)):  # type: ignore[misc]
+            def on_train_start(self) -> None:
+                self.log("x", 1.0, prog_bar=True)
+
+            def on_train_epoch_start(self) -> None:
+                getattr(self.trainer, self.read)  # before the batches hide it
+
+            def on_train_batch_start(self, *args: Any) -> None:
+                seen.append([sorted(getattr(self.trainer, kind)) for kind in kinds])
+
+        for Module.read in kinds:
+            trainer = quiet_trainer(namespace, max_epochs=1, limit_train_batches=1)
+            trainer.fit(Module(), data())
+        return seen
+
+    assert_same(story)
+    assert story(OURS) == [[["x"], [], []], [[], ["x"], []], [[], [], ["x"]]]
+
+
 def rows(namespace: str, story: Callable[[Any, Any], Any], **flags: Any) -> Any:
     logger = memory_logger(namespace)
     trainer = quiet_trainer(namespace, logger=logger, **{"max_epochs": 2, **flags})

@@ -192,7 +192,8 @@ class ModelCheckpoint(KeptFiles):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and the counters of this fit; take over what it has left."""
         self._trains = True
-        self._last_global_step_saved = 0
+        if trainer.global_step != self._last_global_step_saved:
+            self._last_global_step_saved = 0  # of another run, whose steps are not ours
         self._last_time_due = time.monotonic()
         self._steps_done = self._first_step = trainer.global_step
         if trainer.ckpt_path is not None and not trainer.fast_dev_run:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from lightgen_runtime.core.metrics import MetricStore
     from lightgen_runtime.loggers import Logger
 
+    # Whose value, its key, the value, and whether callbacks can watch it.
+    Published = tuple[MetricSlot, str, Tensor, bool]
+
 
 class Report:
     """Metrics published so far in one run.
@@ -49,19 +52,19 @@ class Report:
     @property
     def callback_metrics(self) -> dict[str, Tensor]:
         """Everything that callbacks and schedulers can watch, now. No host sync."""
-        self.publish()
+        self._watch(self._current())
         return self._callback
 
     @property
     def logged_metrics(self) -> dict[str, Tensor]:
         """What loggers are sent, by key, now. No host sync."""
-        self.publish()
+        self._log(self._current())
         return self._logged
 
     @property
     def progress_bar_metrics(self) -> dict[str, float]:
         """What the progress bar shows. Cost: one host sync."""
-        self.publish()
+        self._show(self._current())
         return read_floats(self._bar)
 
     def send(self, values: Mapping[str, Any], epoch: int | None, step: int) -> None:
@@ -130,33 +133,49 @@ class Report:
                 logger.load_state_dict(entry["state"])
 
     def publish(self) -> None:
-        """Take over what the active store holds now. No host sync."""
+        """Take over what the active store holds now. No host sync.
+
+        Reading one kind of metrics takes over that kind alone, as in Lightning.
+        """
+        values = self._current()
+        self._watch(values)
+        self._log(values)
+        self._show(values)
+
+    def _watch(self, values: list[Published]) -> None:
+        for slot, key, value, watchable in values:
+            if watchable:
+                self._callback[key] = value
+                self._callback[f"{slot.name}{slot.suffix}"] = value
+
+    def _log(self, values: list[Published]) -> None:
+        for slot, key, value, _ in values:
+            if slot.options.logger:
+                self._logged[key] = value
+
+    def _show(self, values: list[Published]) -> None:
+        for slot, key, value, _ in values:
+            if slot.options.prog_bar:
+                self._bar[key] = value
+
+    def _current(self) -> list[Published]:
+        """Return what the active store holds now, and whether it can be watched."""
         store = self.active
         if store is None:
-            return
+            return []
         # What a single batch of an evaluation gave is nothing to decide by.
-        self._take(store.step_values(), watchable=store.stage == "train")
+        watchable = store.stage == "train"
+        found = [
+            (slot, key, self._tensor(value), watchable)
+            for slot, key, value in store.step_values()
+        ]
         if self.between_batches:
-            values = store.epoch_values(computes=self._alone)
-            settled = [
-                value
-                for value in values
-                if value[0].loader == store.loader or value[0].agreed is not None
+            found += [
+                (slot, key, self._tensor(value), True)
+                for slot, key, value in store.epoch_values(computes=self._alone)
+                if slot.loader == store.loader or slot.agreed is not None
             ]
-            self._take(settled, watchable=True)
-
-    def _take(
-        self, values: Iterable[tuple[MetricSlot, str, Any]], watchable: bool
-    ) -> None:
-        for slot, key, value in values:
-            tensor = self._tensor(value)
-            if watchable:
-                self._callback[key] = tensor
-                self._callback[f"{slot.name}{slot.suffix}"] = tensor
-            if slot.options.logger:
-                self._logged[key] = tensor
-            if slot.options.prog_bar:
-                self._bar[key] = tensor
+        return found
 
     def _tensor(self, value: Any) -> Tensor:
         if isinstance(value, Tensor):
