@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from lightgen_runtime.io.content_check import reading
 from lightgen_runtime.io.schema import (
     BATCH_END,
     EPOCH_END,
     EPOCH_START,
+    OWN_KEY,
     SETTLED,
     STOPPED,
     VALIDATED,
 )
+from lightgen_runtime.loops import own_generators
 from lightgen_runtime.loops.agree import agree_on_step
 from lightgen_runtime.loops.evaluate import evaluate, sanity_check
 from lightgen_runtime.loops.outputs import StepFn
@@ -169,7 +172,7 @@ def _start_epoch(run: Run, feed: Feed, schedulers: SchedulerStepper) -> Iterator
     if resumed is not None and begun:
         return _reenter_epoch(run, feed, schedulers, resumed)
     if resumed is not None:
-        set_random_states(feed.loader, resumed["rng"])
+        _set_random_states(run, feed, resumed["rng"])
     run.report.enter(run.stores["train"])
     _set_epoch(feed.loader, progress.current_epoch)
     run.hooks.fire(run.hooks.on_train_epoch_start)
@@ -193,7 +196,7 @@ def _reenter_epoch(
         set_random_states(feed.loader, resumed["epoch_rng"])
         _set_epoch(feed.loader, progress.current_epoch)
         iterator = feed.open(skip=progress.batch_idx)
-    set_random_states(feed.loader, resumed["rng"])
+    _set_random_states(run, feed, resumed["rng"])
     for parameter, gradient in zip(
         run.optimized_parameters(), resumed.get("gradients", []), strict=False
     ):
@@ -204,6 +207,13 @@ def _reenter_epoch(
         closed = closed and not run.forward_only
         _after_batch(run, schedulers, closed)
     return iter(()) if over or run.stop_epoch else iterator
+
+
+def _set_random_states(run: Run, feed: Feed, states: dict[str, Any]) -> None:
+    set_random_states(feed.loader, states)
+    with reading(f"{OWN_KEY}.rng", "ckpt_path"):
+        own = own_generators.generators_of_module(run.module)
+        own_generators.restore(own, states.get("module", []))
 
 
 def _after_batch(run: Run, schedulers: SchedulerStepper, closed: bool) -> None:

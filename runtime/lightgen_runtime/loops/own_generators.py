@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
 
 # Deep enough for a dataset in a subset, with a list of transforms in a composition.
 _DEPTH = 6
@@ -18,6 +19,12 @@ _MOST = 5000  # objects to look at
 def generators_in(owner: Any) -> list[Any]:
     """Return the generators that an object reaches through its attributes, in order."""
     return list({id(found): found for found in _search(owner, _DEPTH, set())}.values())
+
+
+def generators_of_module(module: nn.Module) -> list[Any]:
+    """Return the generators that a module and its parts have as attributes, in order."""
+    owned = (own for part in module.modules() for own in vars(part).values())
+    return [own for own in owned if isinstance(own, _kinds())]
 
 
 def states_of(generators: list[Any]) -> list[Any]:

@@ -256,6 +256,13 @@ class WorkerReader(IndexReader):
         if saved is not None and (skip or self._persists):
             starts = self._workers.restore(saved, aligned if skip else None)
         entry = random_states(loader) if self._again else None
+        if restored and self._again and own_generators.generators_in(loader.dataset):
+            rank_zero_warn(
+                f"the workers of {type(loader).__name__} persist, and its dataset has "
+                "random generators of its own, whose copies in the workers are out of "
+                "reach: what they draw is not that of the run that is resumed. Draw from "
+                "the global generators, or leave out `persistent_workers`, to go on exactly."
+            )
         if skip and own_generators.generators_in(loader.dataset):
             # Copies of them are in the workers, out of reach: all is drawn again.
             aligned, starts = 0, {}

@@ -25,6 +25,7 @@ from lightgen_runtime.io.schema import (
     progress_from_loops,
     written_out,
 )
+from lightgen_runtime.loops import own_generators
 from lightgen_runtime.loops.metric_objects import restore_objects, states_of_objects
 from lightgen_runtime.loops.position import random_states
 from lightgen_runtime.loops.progress import ValidationPosition
@@ -170,9 +171,12 @@ def _plain_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _random_states(run: Run) -> dict[str, Any]:
-    if run.source.opened("train"):
-        return random_states(run.source.train().loader)
-    return collect_rng_states()
+    opened = run.source.opened("train")
+    states = (
+        random_states(run.source.train().loader) if opened else collect_rng_states()
+    )
+    own = own_generators.generators_of_module(run.module)
+    return {**states, "module": own_generators.states_of(own)}
 
 
 def _partial_gradients(run: Run) -> list[Tensor | None]:

@@ -49,6 +49,7 @@ class Model(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(4, 1)
+        self.own_generator = torch.Generator().manual_seed(7)
         self.seen: list[Any] = []
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
@@ -57,6 +58,7 @@ class Model(LightningModule):
         while not isinstance(first, torch.Tensor):
             first = first["a"] if isinstance(first, dict) else first[0]
         noise = torch.rand(()) + random.random() + numpy.random.rand()
+        noise = noise + torch.rand((), generator=self.own_generator)
         return self.layer(first).pow(2).mean() * noise
 
     def validation_step(
@@ -213,6 +215,22 @@ def test_generators_of_the_dataset_go_on(workers: int, tmp_path: Path) -> None:
 
     moments = after_batches(5, 9) if workers == 0 else after_batches(5)
     assert_goes_on(make, tmp_path / "x.ckpt", moments, max_epochs=2)
+
+
+@pytest.mark.parametrize(
+    "moment", [("on_train_epoch_end", 1), ("on_train_batch_end", 9)]
+)
+def test_generators_in_persistent_workers_are_told_of(
+    moment: tuple[str, int], tmp_path: Path
+) -> None:
+    def make() -> Any:
+        return DataLoader(OwnGenerators(), SIZE, num_workers=1, persistent_workers=True)
+
+    path = tmp_path / "x.ckpt"
+    with pytest.raises(KeyboardInterrupt):
+        fit(make, [Interrupt(*moment, path)], max_epochs=2)
+    with pytest.warns(UserWarning, match="random generators of its own"):
+        fit(make, [], path, max_epochs=2)
 
 
 def test_persistent_workers_that_a_limit_cuts_short_are_told_of(tmp_path: Path) -> None:
