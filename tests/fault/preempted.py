@@ -6,6 +6,7 @@ prints how each ended. The children share one import of torch.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import torch
@@ -73,6 +75,7 @@ def fit(
     workers: int = 0,
     folder: str = ".",
     dataset: type[TensorDataset] = TensorDataset,
+    kind: type[Net] = Net,
     **flags: Any,
 ) -> Net:
     """Train with checkpoints in `folder`; the same numbers whoever calls."""
@@ -90,7 +93,8 @@ def fit(
     )
     rows = dataset(numbers)
     loader = DataLoader(rows, batch_size=4, shuffle=True, num_workers=workers)
-    net, validation = Net(act), DataLoader(TensorDataset(numbers), batch_size=8)
+    net = kind(act)
+    validation = DataLoader(TensorDataset(numbers), batch_size=8, num_workers=workers)
     trainer.fit(net, loader, validation, ckpt_path=ckpt_path)
     return net
 
@@ -276,6 +280,63 @@ def all_processes_while_a_batch_is_loaded() -> None:
     resumes(["checkpoints/interrupted-step=2.ckpt"])
 
 
+def stop_all(where: str, batch: int) -> Any:
+    """Return what sends SIGTERM to the workers too, and gives them time to die."""
+    os.setpgrp()
+
+    def act(here: str, at: int) -> None:
+        if (here, at) == (where, batch) and not interrupted():
+            os.killpg(os.getpgrp(), signal.SIGTERM)
+            end = time.monotonic() + 0.5
+            while time.monotonic() < end:
+                time.sleep(0.01)
+
+    return act
+
+
+def all_processes_behind_the_optimizers_step() -> None:
+    """The worker's death must not end the batch between weights and counters."""
+
+    class Stepping(Net):
+        def optimizer_step(self, *args: Any) -> None:
+            super().optimizer_step(*args)
+            self.act("stepped", self.trainer.fit_loop.total_batch_idx)
+
+    interrupt(143, stop_all("stepped", 5), workers=1, kind=Stepping)
+    resumes(["checkpoints/interrupted-step=6.ckpt"])
+
+
+def all_processes_in_validation() -> None:
+    interrupt(143, stop_all("validation", BATCHES - 1), workers=1)
+    resumes([f"checkpoints/interrupted-step={BATCHES}.ckpt"])
+
+
+def worker_lost_inside_a_batch() -> None:
+    """An error between weights and counters: end as asked, and save nothing."""
+
+    def act(where: str, at: int) -> None:
+        if (where, at) == ("training", 5):
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal")
+
+    interrupt(143, act)
+    assert interrupted() == []
+
+
+def deadline_outside_of_python() -> None:
+    """A call that no handler interrupts, as a hung collective is."""
+    signals._GRACE_S = 0.2
+    library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+
+    def act(where: str, at: int) -> None:
+        if (where, at) == ("training", 2):
+            Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            library.pthread_mutex_lock(mutex)
+            library.pthread_mutex_lock(mutex)
+
+    fit(act, callbacks=[Preemption(deadline_s=0.2)])
+
+
 def slurm() -> None:
     """A job that is warned saves, goes back into the queue, and goes on by itself."""
     Path("scontrol").write_text('#!/bin/sh\necho "$@" >> calls\n')
@@ -319,6 +380,10 @@ CASES = (
     nothing_kept,
     all_processes_of_the_job,
     all_processes_while_a_batch_is_loaded,
+    all_processes_behind_the_optimizers_step,
+    all_processes_in_validation,
+    worker_lost_inside_a_batch,
+    deadline_outside_of_python,
     slurm,
 )
 

@@ -134,6 +134,10 @@ class Feed:
             is_share=self.is_share,
         )
 
+    def has_given(self, number: int) -> bool:
+        """Tell whether the running pass has given the loops its batch `number`."""
+        return self._number >= number
+
     def generators(self) -> list[torch.Generator]:
         """Return the random generators that the loader and its samplers own."""
         return generators_of(self.loader)

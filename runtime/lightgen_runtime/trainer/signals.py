@@ -21,6 +21,7 @@ from lightgen_runtime.trainer import slurm
 from lightgen_runtime.trainer.ckpt_path import newest_checkpoint
 from lightgen_runtime.trainer.interruption import save_interrupted
 from lightgen_runtime.trainer.states import RunningStage
+from lightgen_runtime.trainer.wakeup import Wakeup
 from lightgen_runtime.utilities.exceptions import SIGTERMException
 from lightgen_runtime.utilities.rank_zero import (
     print_to_stderr,
@@ -57,29 +58,35 @@ class StopRequest:
         self._process, self._thread_id = os.getpid(), threading.get_ident()
         self._votes = trainer.strategy.stop_votes()
         self._last_batch = 0  # the one behind which to stop
-        # Locks, because releasing one is all that a signal handler can safely do.
-        self._asked, self._agreed, self._reached = (threading.Lock() for _ in range(3))
-        for lock in (self._asked, self._agreed, self._reached):
+        # Locks, because a signal handler may not wait for anything.
+        self._agreed, self._reached, self._begun = (threading.Lock() for _ in range(3))
+        for lock in (self._agreed, self._reached):
             lock.acquire()
+        self._is_stopping = False
+        self._of_children: Any = None  # what handles the end of a child otherwise
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handle the signals inside; raise at the end if no batch was left to stop at."""
+        self._wakeup = Wakeup()
         for number in self._former:
             signal.signal(number, self._note)
-        threading.Thread(target=self._watch, daemon=True).start()
+        watcher = threading.Thread(target=self._watch, daemon=True)
+        watcher.start()
         try:
             yield
         except RuntimeError as error:
             if not self._has_lost_a_worker(error):
                 raise
-            self._stop()
+            self._stop_without_worker()
         finally:
             self._is_over = True
             _release(self._reached)
-            _release(self._asked)
             for number, handler in self._former.items():
                 signal.signal(number, handler)
+            if self._of_children is not None:
+                signal.signal(signal.SIGCHLD, self._of_children)
+            self._wakeup.close(watcher)
             self._run.stop_request = None
         if self._number is not None:
             raise _error(self._number)
@@ -96,11 +103,13 @@ class StopRequest:
         former = self._former[number]
         if callable(former) and number != signal.SIGINT:
             former(number, frame)
-        if self._number is None:
-            self._begin(number)
-            _release(self._asked)
+        self._begin(number)
+        self._wakeup.note(number)
+        self._outlive_workers()
 
     def _begin(self, number: int) -> None:
+        if not self._begun.acquire(blocking=False):
+            return
         self._number = number
         self._run.request_stop(self._stop)
         _announce(number)
@@ -115,23 +124,69 @@ class StopRequest:
             signal.signal(number, self._former[number])
             signal.raise_signal(number)
 
+    def _outlive_workers(self) -> None:
+        """Let a loader's worker that the same signal ends fail no running batch.
+
+        torch tells of it by an error that its handler raises anywhere in this thread.
+        """
+        number = getattr(signal, "SIGCHLD", None)
+        former = None if number is None else signal.getsignal(number)
+        if number is None or self._of_children is not None or not callable(former):
+            return
+
+        def tell(number: int, frame: FrameType | None) -> None:
+            if self._waits_for_batch():
+                former(number, frame)
+                return
+            with suppress(RuntimeError):
+                former(number, frame)
+
+        self._of_children = former
+        signal.signal(number, tell)
+
     def _stop(self) -> None:
         """Save and raise; called at safe points, in the fit's own thread."""
         assert self._number is not None
         if self._votes is not None and not self._is_agreed_batch():
             return
+        self._is_stopping = True
         _release(self._reached)
         save_interrupted(self._trainer)
         raise _error(self._number)
 
     def _has_lost_a_worker(self, error: RuntimeError) -> bool:
-        """Tell whether the signal has ended what the fit was waiting for a batch from.
-
-        Then it stands between two batches, which is a safe point too.
-        """
+        """Tell whether the signal has ended a process that loads batches."""
         asked = self._number is not None and not self._expired
-        at_batch = self._run.progress.phase == SETTLED
-        return asked and at_batch and "DataLoader worker" in str(error)
+        return asked and "DataLoader worker" in str(error)
+
+    def _stop_without_worker(self) -> None:
+        """Save if the fit was waiting for a batch, which is a safe point too; raise."""
+        assert self._number is not None
+        if self._waits_for_batch():
+            self._stop()
+        _release(self._reached)
+        print_to_stderr(
+            f"{_name(self._number)} has also ended a worker of the loader inside a batch: "
+            f"stopping without saving. {self._what_is_left()}."
+        )
+        raise _error(self._number)
+
+    def _waits_for_batch(self) -> bool:
+        """Tell whether all that was given to the loops is done, and nothing else begun."""
+        run, position = self._run, self._run.validation
+        if self._is_stopping:
+            return False
+        if position is None:
+            done, source = run.progress.batch_idx, run.source
+            at_batch = run.progress.phase == SETTLED and source.opened("train")
+            return at_batch and not source.train().has_given(done)
+        feeds = run.source.feeds("validate")
+        at_batch = position.settled and position.rng is not None  # that is, opened
+        return at_batch and not feeds[position.loader].has_given(position.batches)
+
+    def _what_is_left(self) -> str:
+        newest = newest_checkpoint(self._trainer)
+        return f"The last checkpoint is `{newest}`" if newest else "There is none"
 
     def _is_agreed_batch(self) -> bool:
         """Tell whether this is where all processes stop; wait until that is settled."""
@@ -142,35 +197,43 @@ class StopRequest:
         return self._run.progress.total_batches >= self._last_batch
 
     def _watch(self) -> None:
-        self._wait_for_request()
-        number, end = self._number, time.monotonic() + self._deadline_s
+        number = self._next_request()
+        end = time.monotonic() + self._deadline_s
         if number is None:
             return
+        self._begin(number)
         if self._votes is not None:
-            self._agree(self._votes, number, end)
+            with suppress(RuntimeError):  # of a store whose process is gone
+                self._agree(self._votes, number, end)
         if self._reached.acquire(timeout=max(0.0, end - time.monotonic())):
             return
         self._expired = True
-        newest = newest_checkpoint(self._trainer)
-        last = f"The last checkpoint is `{newest}`" if newest else "There is none"
         print_to_stderr(
             f"No batch has ended within {self._deadline_s:g} s of {_name(number)}: "
-            f"stopping without saving. {last}. `Preemption(deadline_s=...)` waits longer."
+            f"stopping without saving. {self._what_is_left()}. "
+            "`Preemption(deadline_s=...)` waits longer."
         )
         if hasattr(signal, "pthread_kill"):
             signal.pthread_kill(self._thread_id, number)  # wakes it where it sleeps
         if not self._reached.acquire(timeout=_GRACE_S):
             os._exit(128 + number)
 
-    def _wait_for_request(self) -> None:
-        """Wait for a signal, here or in another process, or for the fit's end."""
-        if self._votes is None:
-            self._asked.acquire()
-            return
-        while not self._asked.acquire(timeout=_LOOK_EVERY_S):
-            if (number := self._votes.asked()) is not None:
-                self._begin(number)
-                return
+    def _next_request(self) -> int | None:
+        """Wait for a signal, here or in another process; None at the fit's end."""
+        votes = self._votes
+        while not self._is_over:
+            numbers = self._wakeup.wait(None if votes is None else _LOOK_EVERY_S)
+            if numbers == b"":
+                return None
+            asked = [number for number in numbers or b"" if number in self._former]
+            if asked:
+                return asked[0]
+            try:
+                if votes is not None and (number := votes.asked()) is not None:
+                    return number
+            except RuntimeError:  # the store's process is gone
+                votes = None
+        return None
 
     def _agree(self, votes: StopVotes, number: int, end: float) -> None:
         """Agree with the other processes on the batch behind which all stop."""
