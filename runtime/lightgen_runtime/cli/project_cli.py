@@ -181,7 +181,7 @@ class ProjectCLI(LightningCLI):
             if job is not None and given is None and not self._is_dev_run():
                 self._resumption = of_job(job)
         elif wanted == "weights":
-            self._weights = find_checkpoint(given) if given else newest_weights()
+            self._weights = find_checkpoint(given, sound=True) if given else newest_weights()
             config["ckpt_path"] = None
             _say(f"fit with the weights of {shown_path(self._weights)}")
         elif given is not None:
@@ -211,7 +211,7 @@ class ProjectCLI(LightningCLI):
         super()._take_checkpoint_hparams()
 
     def _chosen_checkpoint(self, given: str) -> str:
-        path = find_checkpoint(given)
+        path = find_checkpoint(given, sound=True)
         _say(f"{self.subcommand} from {shown_path(path)}")
         run = run_of(path)
         keeps = run is not None and self.subcommand != "fit" and not self._is_dev_run()

@@ -11,14 +11,13 @@ from typing import Any
 
 import yaml
 
-from lightgen_runtime.cli.runs import CHECKPOINTS, CONFIG, SUMMARY, Run, run_named
+from lightgen_runtime.cli.runs import CONFIG, SUMMARY, Run, is_sound, run_named, say
 from lightgen_runtime.cli.runs import runs_newest_first as runs
-from lightgen_runtime.io.store import reconcile, verify
 from lightgen_runtime.utilities.exceptions import (
     CheckpointNotFoundError,
     MisconfigurationException,
 )
-from lightgen_runtime.utilities.rank_zero import print_to_stderr, rank_zero_only
+from lightgen_runtime.utilities.rank_zero import rank_zero_only
 
 try:
     import fcntl
@@ -99,8 +98,8 @@ def choose_resumption(wanted: str, job: str | None) -> Resumption | None:
         if run.is_over():
             continue
         if is_in_use(run):
-            _say(f"run {run.number} is being trained by another process")
-        elif (path := newest_sound(run)) is not None:
+            say(f"run {run.number} is being trained by another process")
+        elif (path := run.newest_sound(resumable=True)) is not None:
             return Resumption.of(run, path)
     return None
 
@@ -109,7 +108,7 @@ def of_job(job: str) -> Resumption | None:
     """Return what a SLURM job left in the folder of its run when it was interrupted."""
     for run in runs():
         path = run.folder / f"hpc_ckpt_{job}.ckpt"
-        if path.exists() and _is_sound(path):
+        if path.exists() and is_sound(path):
             return Resumption.of(run, path)
     return None
 
@@ -118,31 +117,12 @@ def _of_number(number: str) -> Resumption:
     run = run_named(number)
     if is_in_use(run):
         raise in_use_error(run)
-    path = newest_sound(run)
+    path = run.newest_sound(resumable=True)
     if path is None:
         raise CheckpointNotFoundError(
             f"Run {number} has no checkpoint that a fit can go on from."
         )
     return Resumption.of(run, path)
-
-
-def newest_sound(run: Run) -> Path | None:
-    """Return the newest checkpoint that is whole and holds more than weights."""
-    found = [
-        (entry["saved_at"], folder / name)
-        for folder in (run.folder / CHECKPOINTS, run.folder)
-        for name, entry in reconcile(folder).items()
-        if not entry["weights_only"]
-    ]
-    newest_first = (path for _, path in sorted(found, reverse=True))
-    return next(filter(_is_sound, newest_first), None)
-
-
-def _is_sound(checkpoint: Path) -> bool:
-    damage = verify(checkpoint)
-    if damage is not None:
-        _say(f"passed over: `{checkpoint}`: {damage}")
-    return damage is None
 
 
 # ---- a run in use ----
@@ -213,8 +193,3 @@ def _settings(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, 
             yield from _settings(value, f"{path}{name}.")
         else:
             yield f"{path}{name}", value
-
-
-def _say(message: str) -> None:
-    if rank_zero_only.rank == 0:
-        print_to_stderr(message)

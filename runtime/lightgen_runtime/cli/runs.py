@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lightgen_runtime.io.store import Entry, reconcile, verify
 from lightgen_runtime.utilities.atomic_write import atomic_write
 from lightgen_runtime.utilities.exceptions import (
     CheckpointNotFoundError,
     MisconfigurationException,
 )
 from lightgen_runtime.utilities.nearest import nearest
+from lightgen_runtime.utilities.rank_zero import print_to_stderr, rank_zero_only
 
 RUNS = Path("runs")
 SUMMARY = "summary.json"
@@ -51,7 +53,33 @@ class Run:
             path = Path(name) if isinstance(name, str) else None
             return path if path is not None and path.is_file() else None
         # The run was killed, or is not over: it had no time to say which is best.
-        return self._newest_file() if kind == "last" else None
+        return next(iter(self.checkpoints()), None) if kind == "last" else None
+
+    def checkpoints(self, *, resumable: bool = False) -> list[Path]:
+        """Return the files, that of the last step first.
+
+        A copy, or a conversion, of an older file is not the newest for being written last.
+
+        Args:
+            resumable: Leave out those of weights alone.
+        """
+        found: list[tuple[int, bool, float, Path]] = []
+        for folder in (self.folder / CHECKPOINTS, self.folder):
+            entries = reconcile(folder)
+            names = {*entries, *(path.name for path in folder.glob("*.ckpt"))}
+            for path in (folder / name for name in names):
+                entry: Entry = entries.get(path.name, {})
+                has_weights_only = entry.get("weights_only", True)
+                if resumable and has_weights_only or not path.exists():
+                    continue
+                step = -1 if entry.get("step") is None else entry["step"]
+                time = path.stat().st_mtime
+                found.append((step, not has_weights_only, time, path))
+        return [path for *_, path in sorted(found, reverse=True)]
+
+    def newest_sound(self, *, resumable: bool = False) -> Path | None:
+        """Return the first of `checkpoints` that is whole; say which are not."""
+        return next(filter(is_sound, self.checkpoints(resumable=resumable)), None)
 
     def is_over(self) -> bool:
         """Tell whether there is nothing to go on with: it is complete, or was no fit."""
@@ -82,9 +110,19 @@ class Run:
             return None
         return content if isinstance(content, dict) else None
 
-    def _newest_file(self) -> Path | None:
-        files = (self.folder / CHECKPOINTS).glob("*.ckpt")
-        return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+def is_sound(checkpoint: Path) -> bool:
+    """Tell whether a file is whole; say so if not."""
+    damage = verify(checkpoint)
+    if damage is not None:
+        say(f"passed over: `{checkpoint}`: {damage}")
+    return damage is None
+
+
+def say(message: str) -> None:
+    """Write a line to stderr, in one of several processes."""
+    if rank_zero_only.rank == 0:
+        print_to_stderr(message)
 
 
 def claim_run() -> Run:
@@ -130,19 +168,20 @@ def run_of(checkpoint: Path) -> Run | None:
     return None
 
 
-def find_checkpoint(given: str) -> Path:
+def find_checkpoint(given: str, *, sound: bool = False) -> Path:
     """Return the file that `best`, `last`, a run or a path stands for.
 
     Args:
         given: `best` or `last` of the newest run that has one; a run's number or folder
             for its best; or the path of a file.
+        sound: Pass over damaged files where the newest is asked for, and say so.
 
     Raises:
         CheckpointNotFoundError: There is no such checkpoint.
     """
     if given in ("best", "last"):
         kind: CheckpointKind = "best" if given == "best" else "last"
-        return _newest_checkpoint(kind)
+        return _newest_checkpoint(kind, sound=sound)
     path = Path(given)
     if path.is_file():
         return path
@@ -153,7 +192,7 @@ def find_checkpoint(given: str) -> Path:
         return _checkpoint_of(run)
     raise CheckpointNotFoundError(
         f"No checkpoint at `{given}`.{_known_checkpoints(path)} Accepted: best, last, "
-        "the number of a run, or the path of a .ckpt file."
+        "the number of a run, or the path of a .ckpt or .safetensors file."
     )
 
 
@@ -182,7 +221,7 @@ def newest_weights() -> Path:
         path = run.checkpoint("best") or run.checkpoint("last")
         if path is not None:
             return path
-    return _newest_checkpoint("last")
+    return _newest_checkpoint("last", sound=True)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -192,9 +231,11 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         stream.write(f"{text}\n".encode())
 
 
-def _newest_checkpoint(kind: CheckpointKind) -> Path:
+def _newest_checkpoint(kind: CheckpointKind, *, sound: bool) -> Path:
     for run in runs_newest_first():
         path = run.checkpoint(kind)
+        if path is not None and sound and kind == "last" and verify(path) is not None:
+            path = run.newest_sound()
         if path is not None:
             return path
     where = Path.cwd() / RUNS

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,32 @@ def test_job_that_is_started_again_goes_on_with_its_own_run(
     states = [json.loads(Path(f"runs/{n}/summary.json").read_text()) for n in (1, 2)]
     assert [state["status"] for state in states] == ["completed", "interrupted"]
     assert not Path("runs/1/hpc_ckpt_7.ckpt").exists()
+
+
+@pytest.mark.parametrize("option", ["--resume=auto", "--ckpt_path=last"])
+def test_newest_is_of_the_last_step_not_the_file_written_last(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed()
+    folder = Path("runs/1/checkpoints")
+    shutil.copy(folder / "last.ckpt", folder / "copy.ckpt")  # of step 3
+    future = time.time() + 100
+    os.utime(folder / "copy.ckpt", (future, future))
+    run("fit", option)
+    assert "from runs/1/checkpoints/interrupted-step=5.ckpt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+@pytest.mark.parametrize("status", ["killed", "completed"])
+def test_last_passes_over_a_damaged_file(
+    command: str, status: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("fit")
+    newest = Path(read("runs/1/summary.json")["last_checkpoint"])
+    newest.write_bytes(newest.read_bytes()[:-100])
+    if status == "killed":
+        Path("runs/1/summary.json").unlink()
+    run(command, "--ckpt_path=last")
+    err = capsys.readouterr().err
+    assert f"passed over: `{newest}`" in err
+    assert f"{command} from runs/1/checkpoints/epoch=" in err
