@@ -40,6 +40,9 @@ Output = Annotated[
     str | None,
     typer.Option(metavar="PATH", help="Where to. Default: beside the file."),
 ]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace a file; never a run's checkpoint.")
+]
 
 
 def inspect(path: Given, as_json: AsJson = False) -> None:
@@ -58,12 +61,18 @@ def diff(path: Given, other: Given, as_json: AsJson = False) -> None:
 
 
 def convert(
-    path: Given, to: To, output: Output = None, as_json: AsJson = False
+    path: Given,
+    to: To,
+    output: Output = None,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a checkpoint again in another form; Lightning's files too."""
     options = ["--to", to]
     if output is not None:
         options += ["--output", str(absolute_path(output, where="option --output"))]
+    if force:
+        options.append("--force")
     _become("convert", [path], as_json, options)
 
 

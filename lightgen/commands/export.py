@@ -35,6 +35,9 @@ Output = Annotated[
     str | None,
     typer.Option(metavar="PATH", help="File to write. Default: in the run's folder."),
 ]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace a file; never a run's checkpoint.")
+]
 
 
 def export(
@@ -42,6 +45,7 @@ def export(
     file_format: FormatOption = Format.SAFETENSORS,
     ckpt: Checkpoint = None,
     output: Output = None,
+    force: Force = False,
     config: Config = None,
     print_config: PrintConfig = False,
     as_json: AsJson = False,
@@ -50,5 +54,7 @@ def export(
     options = ["--format", file_format.value]
     if output is not None:
         options += ["--output", str(absolute_path(output, where="option --output"))]
+    if force:
+        options.append("--force=true")
     context.args[:0] = options
     verb_command("export")(context, config, ckpt, print_config, as_json)

@@ -11,9 +11,15 @@ from typing import Any
 
 from lightgen_runtime.ckpt import convert, difference, inspect, verify
 from lightgen_runtime.ckpt.contents import read
-from lightgen_runtime.utilities.exceptions import LightgenRuntimeError
+from lightgen_runtime.utilities.exceptions import (
+    CheckpointWriteError,
+    LightgenRuntimeError,
+    OutputExistsError,
+)
 
+FAILED = 1
 USAGE = 2
+IN_THE_WAY = 3
 UNSOUND = 5
 DIFFERENT = 6
 
@@ -27,11 +33,18 @@ def main(arguments: list[str] | None = None) -> int:
         found, text, status = _COMMANDS[options.command](options)
     except (LightgenRuntimeError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
-        return USAGE
+        return _status_of(error)
     if options.json:
         text = json.dumps({"command": f"ckpt {options.command}", **found})
     sys.stdout.write(f"{text}\n")
     return status
+
+
+def _status_of(error: Exception) -> int:
+    if isinstance(error, OutputExistsError):
+        return IN_THE_WAY
+    ours = isinstance(error, LightgenRuntimeError)
+    return USAGE if ours and not isinstance(error, CheckpointWriteError) else FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "convert":
             command.add_argument("--to", choices=convert.FORMS, required=True)
             command.add_argument("--output", type=Path, metavar="PATH")
+            command.add_argument("--force", action="store_true")
         command.add_argument("--json", action="store_true", help="print a JSON object")
     return parser
 
@@ -84,7 +98,8 @@ def _diff(options: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
 
 def _convert(options: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     contents = read(_found(options.path))
-    paths = list(map(str, convert.convert(contents, options.to, options.output)))
+    written = convert.convert(contents, options.to, options.output, force=options.force)
+    paths = list(map(str, written))
     return (
         {"path": str(contents.path), "to": options.to, "written": paths},
         ("\n".join(f"wrote {path}" for path in paths)),

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightgen_runtime.ckpt.contents import Contents, as_json
 from lightgen_runtime.io.checkpoint_io import TorchCheckpointIO
 from lightgen_runtime.io.migrations import migrated
+from lightgen_runtime.io.output_check import check_output
 from lightgen_runtime.io.safetensors_file import write_safetensors
 from lightgen_runtime.io.schema import (
     LIGHTNING_VERSION,
@@ -34,7 +35,9 @@ FORMS = tuple(_SUFFIXES)
 _OF_TRAINING = ("callbacks", "optimizer_states", "lr_schedulers", OWN_KEY)
 
 
-def convert(contents: Contents, form: str, output: Path | None) -> list[Path]:
+def convert(
+    contents: Contents, form: str, output: Path | None, *, force: bool = False
+) -> list[Path]:
     """Write what was read in another form, each file whole or not at all.
 
     Args:
@@ -44,13 +47,15 @@ def convert(contents: Contents, form: str, output: Path | None) -> list[Path]:
             "state-dict" is torch's own; "safetensors" comes with a JSON file of all that
             is no weight.
         output: Where to; None is beside the file.
+        force: Replace a file that is there, if it is none of a run's checkpoints.
 
     Returns:
         The files written.
 
     Raises:
-        MisconfigurationException: The output would replace the file, or the file does not
-            hold what the form needs.
+        OutputExistsError: Something is there.
+        MisconfigurationException: The output would replace the file, or its folder is not
+            there, or the file does not hold what the form needs.
         MissingDependencyError: `safetensors` is not installed.
     """
     path = output or contents.path.with_name(contents.path.stem + _SUFFIXES[form])
@@ -58,6 +63,9 @@ def convert(contents: Contents, form: str, output: Path | None) -> list[Path]:
         raise MisconfigurationException(
             f"`{path}` is the file to be converted; name another with --output"
         )
+    check_output(path, force=force)
+    if form == "safetensors":
+        check_output(_twin_of(path), force=force)
     if form == "current":
         TorchCheckpointIO().save_checkpoint(_current(contents), path)
     elif form == "weights":
@@ -99,8 +107,13 @@ def _as_safetensors(contents: Contents, path: Path) -> list[Path]:
     keys = ("epoch", "global_step", "hyper_parameters", "hparams_name")
     about = {key: as_json(rest[key]) for key in keys if key in rest}
     write_safetensors(path, tensors, about)
-    twin = path.with_suffix(".json")
+    twin = _twin_of(path)
     with atomic_write(twin) as stream:
         text = json.dumps(as_json(rest), indent=2, sort_keys=True, allow_nan=False)
         stream.write(f"{text}\n".encode())
     return [path, twin]
+
+
+def _twin_of(path: Path) -> Path:
+    """Return where all that is no weight goes, beside a safetensors file."""
+    return path.with_suffix(".json")

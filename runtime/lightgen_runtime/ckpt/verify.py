@@ -9,13 +9,18 @@ import torch
 from torch import Tensor
 
 from lightgen_runtime.ckpt.contents import Contents, read
-from lightgen_runtime.io.integrity import sha256_of
 from lightgen_runtime.io.migrations import migrated
 from lightgen_runtime.io.schema import OWN_FORMAT, progress_from_loops
-from lightgen_runtime.io.store import MANIFEST, read_manifest
+from lightgen_runtime.io.store import MANIFEST, entry_of, read_manifest
+from lightgen_runtime.io.store import verify as damage_of
 from lightgen_runtime.utilities.exceptions import (
     CheckpointFormatError,
     CheckpointNotFoundError,
+)
+
+# What a kill leaves between a file and its entry, and a copy of a folder, too.
+_OLDER = (
+    f"{MANIFEST} means another file of that name: this one was saved at another time"
 )
 
 
@@ -33,33 +38,22 @@ def verify(path: Path) -> dict[str, Any]:
         problems = [str(error)]
         return {"path": str(path), "sound": False, "problems": problems, "good_for": []}
     listed = read_manifest(path.parent).get(path.name)
-    problems = _problems_with_manifest(path, listed) + _problems_inside(contents)
-    good_for = ["weights"]
+    damage = damage_of(path) if listed is not None else None
+    problems = ([damage] if damage is not None else []) + _problems_inside(contents)
+    means = listed is not None and listed["saved_at"] == entry_of({}, path)["saved_at"]
+    good_for = ["weights"] if damage is None else []
     if contents.is_resumable and not problems:
         good_for.append("resume")
     return {
         "path": str(path),
         "kind": contents.kind,
         "bytes": contents.size,
-        "in_manifest": listed is not None,
+        "in_manifest": means,
+        "notes": [_OLDER] if listed is not None and not means else [],
         "sound": not problems,
         "problems": problems,
         "good_for": good_for,
     }
-
-
-def _problems_with_manifest(path: Path, listed: dict[str, Any] | None) -> list[str]:
-    if listed is None or path.is_dir():
-        return []
-    problems = []
-    found: dict[str, Any] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-    for name, value in found.items():
-        if listed.get(name) not in (None, value):
-            problems.append(
-                f"{name} is {value}, and {MANIFEST} says {listed[name]}: the file was "
-                "changed or replaced since it was saved"
-            )
-    return problems
 
 
 def _problems_inside(contents: Contents) -> list[str]:
@@ -97,7 +91,7 @@ def rendered(found: dict[str, Any]) -> str:
         manifest = "agrees with" if found["sound"] else "is compared with"
         listed = f"{manifest} {MANIFEST}" if found["in_manifest"] else "in no manifest"
         lines.append(f"  {found['kind']}; {found['bytes']} bytes; {listed}")
-    lines += [f"  {problem}" for problem in found["problems"]]
+    lines += [f"  {line}" for line in (*found["problems"], *found.get("notes", ()))]
     uses = {"weights": "validate, test, predict", "resume": "go on training"}
     if found["good_for"]:
         lines.append(f"  good for: {', '.join(uses[use] for use in found['good_for'])}")

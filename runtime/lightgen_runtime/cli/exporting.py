@@ -25,7 +25,11 @@ from lightgen_runtime.core.named_classes import path_of
 from lightgen_runtime.io import TorchCheckpointIO
 from lightgen_runtime.io.safetensors_file import write_safetensors
 from lightgen_runtime.utilities.atomic_write import atomic_write
-from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.exceptions import (
+    CheckpointWriteError,
+    LightgenRuntimeError,
+    MisconfigurationException,
+)
 
 ExportFormat = Literal["safetensors", "onnx", "torch-export"]
 
@@ -40,6 +44,7 @@ class ExportCommand:
         format: ExportFormat = "safetensors",
         ckpt_path: str | None = None,
         output: str | None = None,
+        force: bool = False,
     ) -> None:
         """Write the model of a checkpoint to a file for use elsewhere.
 
@@ -49,6 +54,7 @@ class ExportCommand:
             ckpt_path: best, last, the number of a run, or the path of a checkpoint;
                 the best by default.
             output: The file to write; by default `model.<suffix>` in the run's folder.
+            force: Replace the file if it is there.
         """
 
 
@@ -72,6 +78,7 @@ def export_model(
 
     Raises:
         CheckpointMismatchError: The weights do not fit.
+        CheckpointWriteError: The system refuses to write the file.
         MissingDependencyError: A package for the format is not installed.
         MisconfigurationException: There is no input, or `forward` cannot be exported.
     """
@@ -79,7 +86,8 @@ def export_model(
     load_module(module, checkpoint, None, checkpoint_path)
     about = _about(module, checkpoint)
     if export_format == "safetensors":
-        write_safetensors(path, module.state_dict(), about)
+        with _writing(path):
+            write_safetensors(path, module.state_dict(), about)
         return
     sample = module.example_input_array
     if sample is None:
@@ -93,8 +101,18 @@ def export_model(
             f"{type(error).__name__}: {first}. What depends on values in its inputs "
             "cannot; `--format safetensors` takes the weights alone."
         ) from error
-    with atomic_write(path) as stream:
+    with _writing(path), atomic_write(path) as stream:
         stream.write(content)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except LightgenRuntimeError:  # such as a package that is not installed
+        raise
+    except OSError as error:
+        raise CheckpointWriteError(path, error) from error
 
 
 def _about(module: LightningModule, checkpoint: dict[str, Any]) -> dict[str, Any]:

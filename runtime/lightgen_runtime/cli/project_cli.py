@@ -53,20 +53,24 @@ from lightgen_runtime.cli.runs import (
 from lightgen_runtime.core.datamodule import LightningDataModule
 from lightgen_runtime.core.loading import take_weights
 from lightgen_runtime.core.module import LightningModule
+from lightgen_runtime.io.output_check import check_output
 from lightgen_runtime.loggers import CSVLogger
 from lightgen_runtime.trainer.slurm import restarted_job
 from lightgen_runtime.trainer.trainer import Trainer
 from lightgen_runtime.utilities.atomic_write import atomic_write
 from lightgen_runtime.utilities.exceptions import (
+    CheckpointWriteError,
     LightgenRuntimeError,
     MisconfigurationException,
     NonFiniteLossError,
+    OutputExistsError,
     SIGTERMException,
 )
 from lightgen_runtime.utilities.rank_zero import rank_zero_only
 
 FAILED = 1
 USAGE = 2
+IN_THE_WAY = 3
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 # Not part of what a run is: how this one command was called.
@@ -92,8 +96,9 @@ class ProjectCLI(LightningCLI):
             in the run's folder only.
 
     Raises:
-        SystemExit: With 2 if the config, the data or a checkpoint cannot be used, with
-            1 if the training itself failed, with 130 on Ctrl-C. Errors of the
+        SystemExit: With 2 if the config, the data or a checkpoint cannot be used, with 3
+            if something is in the way, with 1 if the training itself or a write failed,
+            with 130 on Ctrl-C. Errors of the
             project's own code propagate as they are.
     """
 
@@ -118,7 +123,7 @@ class ProjectCLI(LightningCLI):
             sys.stderr.write(f"error: {error}\n")
             if not isinstance(error, NonFiniteLossError):  # which says so itself
                 self._say_what_is_kept(resumable=False)
-            sys.exit(USAGE if _is_bad_input(error) else FAILED)
+            sys.exit(_exit_code(error))
         except KeyboardInterrupt:
             # The terminal has echoed ^C in the middle of a line.
             _say("\nInterrupted.")
@@ -181,7 +186,9 @@ class ProjectCLI(LightningCLI):
             if job is not None and given is None and not self._is_dev_run():
                 self._resumption = of_job(job)
         elif wanted == "weights":
-            self._weights = find_checkpoint(given, sound=True) if given else newest_weights()
+            self._weights = (
+                find_checkpoint(given, sound=True) if given else newest_weights()
+            )
             config["ckpt_path"] = None
             _say(f"fit with the weights of {shown_path(self._weights)}")
         elif given is not None:
@@ -329,12 +336,14 @@ class ProjectCLI(LightningCLI):
         format: ExportFormat,
         ckpt_path: str,
         output: str | None,
+        force: bool,
         datamodule: LightningDataModule | None = None,
     ) -> None:
         """Write the checkpoint's model to a file in the run's folder, or to `output`."""
         path = (self._results or Path()) / f"model{SUFFIXES[format]}"
         path = Path(output) if output is not None else path
         if _writes():
+            check_output(path, force=force)
             export_model(model, datamodule, Path(ckpt_path), format, path)
         self._exported = path
 
@@ -411,6 +420,13 @@ class ProjectCLI(LightningCLI):
         _say(f"kept: {self._last_checkpoint}")
         if resumable:
             _say(f"resume: {_bare_command(self._parser('fit').args)} --resume auto")
+
+
+def _exit_code(error: LightgenRuntimeError) -> int:
+    if isinstance(error, OutputExistsError):
+        return IN_THE_WAY
+    has_failed = isinstance(error, NonFiniteLossError | CheckpointWriteError)
+    return FAILED if has_failed else USAGE
 
 
 def _is_bad_input(error: BaseException) -> bool:

@@ -70,7 +70,7 @@ class Run:
             for path in (folder / name for name in names):
                 entry: Entry = entries.get(path.name, {})
                 has_weights_only = entry.get("weights_only", True)
-                if resumable and has_weights_only or not path.exists():
+                if (resumable and has_weights_only) or not path.exists():
                     continue
                 step = -1 if entry.get("step") is None else entry["step"]
                 time = path.stat().st_mtime

@@ -32,6 +32,10 @@ class CheckpointNotFoundError(LightgenRuntimeError, FileNotFoundError):
     """No file at the checkpoint path, or no run holds the checkpoint asked for."""
 
 
+class OutputExistsError(LightgenRuntimeError, FileExistsError):
+    """Something is where a file was to be written, and nothing was overwritten."""
+
+
 class CheckpointWriteError(LightgenRuntimeError, OSError):
     """A checkpoint cannot be written; what was there before is intact.
 

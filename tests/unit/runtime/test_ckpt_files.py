@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -18,6 +17,8 @@ from torch.optim.lr_scheduler import StepLR
 
 from lightgen_runtime.callbacks import EarlyStopping
 from lightgen_runtime.ckpt.__main__ import main
+from lightgen_runtime.io.integrity import sha256_of
+from lightgen_runtime.io.store import reconcile
 
 
 class Saved(Small):
@@ -54,7 +55,7 @@ def ckpt(capsys: pytest.CaptureFixture[str]) -> Any:
         capsys.readouterr()
         assert main(list(map(str, arguments))) == code
         printed = capsys.readouterr()
-        return printed.out if code != 2 else printed.err
+        return printed.out if code not in (1, 2, 3) else printed.err
 
     return run
 
@@ -172,20 +173,35 @@ def test_verify_finds_what_is_wrong(how: str, ckpt: Any, path: Path) -> None:
 
 
 def test_verify_compares_with_the_manifest(ckpt: Any, path: Path) -> None:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    entry = {"bytes": path.stat().st_size, "sha256": digest}
+    reconcile(path.parent)
     manifest = path.with_name("manifest.json")
-    manifest.write_text(json.dumps({"format": 1, "checkpoints": {path.name: entry}}))
-    found = report(ckpt, "verify", path)
-    assert found["in_manifest"]
+    listed = json.loads(manifest.read_text())
+    listed["checkpoints"][path.name]["sha256"] = sha256_of(path)
+    manifest.write_text(json.dumps(listed))
+    assert report(ckpt, "verify", path)["in_manifest"]
     assert "agrees with manifest.json" in ckpt("verify", path)
-    other = saved(path.with_name("other.ckpt"), lr=0.2)
+    time, other = path.stat(), saved(path.with_name("other.ckpt"), lr=0.2)
     path.write_bytes(other.read_bytes())
+    os.utime(path, ns=(time.st_atime_ns, time.st_mtime_ns))
     found = report(ckpt, "verify", path, code=5)
-    assert any("sha256" in problem for problem in found["problems"])
-    for nonsense in ("{", "[]", '{"checkpoints": 1}', '{"checkpoints": {"x.ckpt": 1}}'):
+    assert any("its content is not" in problem for problem in found["problems"])
+    assert found["good_for"] == []
+    for nonsense in ("{", "[]", '{"checkpoints": 1}'):
         manifest.write_text(nonsense)
         assert not report(ckpt, "verify", path)["in_manifest"]
+
+
+def test_verify_takes_a_file_that_was_replaced_before_a_kill(
+    ckpt: Any, path: Path
+) -> None:
+    reconcile(path.parent)
+    saved(path.with_name("new.ckpt"), lr=0.2).replace(path)
+    os.utime(path, (9e8, 9e8))
+    found = report(ckpt, "verify", path)
+    assert found["good_for"] == ["weights", "resume"]
+    page = ckpt("verify", path)
+    assert ": sound" in page
+    assert "manifest.json means another file of that name" in page
 
 
 def test_verify_names_weights_that_are_not_finite(
@@ -290,6 +306,7 @@ def test_converted_file_of_an_old_lightning_goes_on(
     del content["lightgen"], content["loops"]
     content |= {"pytorch-lightning_version": "1.5.10", "epoch": 1}
     torch.save(content, tmp_path / "old.ckpt")
+    path = tmp_path / "new.ckpt"
     ckpt("convert", tmp_path / "old.ckpt", "--to", "current", "--output", path)
     assert report(ckpt, "inspect", path)["kind"].endswith("Lightning 2.6.0")
     trainer = quiet(max_epochs=3, callbacks=EarlyStopping("val_loss"))
@@ -302,6 +319,46 @@ def test_converting_keeps_the_file(ckpt: Any, path: Path) -> None:
     options = ("convert", path, "--to", "weights", "--output", path)
     assert "is the file to be converted" in ckpt(*options, code=2)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("taken", ["w.safetensors", "w.json"])
+def test_converting_replaces_a_file_only_when_told_to(
+    taken: str, ckpt: Any, path: Path
+) -> None:
+    (path.parent / taken).write_text("mine")
+    output = path.with_name("w.safetensors")
+    options = ("convert", path, "--to", "safetensors", "--output", output)
+    assert "exists. Name another" in ckpt(*options, code=3)
+    assert (path.parent / taken).read_text() == "mine"
+    ckpt(*options, "--force")
+    assert (path.parent / taken).read_bytes() != b"mine"
+
+
+def test_converting_never_replaces_a_checkpoint_of_a_run(ckpt: Any, path: Path) -> None:
+    kept = saved(path.with_name("last.ckpt"))
+    reconcile(path.parent)
+    before = kept.read_bytes()
+    options = ("convert", path, "--to", "weights", "--output", kept, "--force")
+    assert "is a checkpoint of a run" in ckpt(*options, code=3)
+    assert kept.read_bytes() == before
+
+
+def test_converting_makes_no_folder(ckpt: Any, path: Path) -> None:
+    output = path.parent / "absent/y.ckpt"
+    options = ("convert", path, "--to", "weights", "--output", output)
+    assert "There is no folder" in ckpt(*options, code=2)
+    assert not output.parent.exists()
+
+
+@pytest.mark.parametrize("form", ["weights", "state-dict"])
+def test_write_that_the_system_refuses_is_a_failure(
+    form: str, ckpt: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert "No space left" in ckpt("convert", path, "--to", form, code=1)
 
 
 def test_weights_without_a_run_have_no_current_form(ckpt: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def test_weights_with_where_they_are_from(capsys: pytest.CaptureFixture[str]) ->
 
 def test_exported_weights_are_evaluated_like_the_checkpoint() -> None:
     run("fit", "--model.width=5")
+    Path("elsewhere").mkdir()
     run("export", "--output=elsewhere/w.safetensors")
     run("test", "--ckpt_path=elsewhere/w.safetensors")
     run("test", "--ckpt_path=best")
@@ -200,3 +202,36 @@ def test_weights_of_another_model(capsys: pytest.CaptureFixture[str]) -> None:
     run("fit")
     said = refused(capsys, "export", "--model.width=9")
     assert "do not fit Net" in said
+
+
+def code_of(*args: str) -> object:
+    with pytest.raises(SystemExit) as stop:
+        run(*args)
+    return stop.value.code
+
+
+def test_export_replaces_a_file_only_when_told_to(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run("fit")
+    before = Path("config.yaml").read_text()
+    assert code_of("export", "--output=config.yaml") == 3
+    assert "`config.yaml` exists" in capsys.readouterr().err
+    assert Path("config.yaml").read_text() == before
+    run("export")
+    run("export", "--force=true")
+    (kept,) = Path("runs/1/checkpoints").glob("*.ckpt")
+    assert code_of("export", f"--output={kept}", "--force=true") == 3
+
+
+def test_export_that_the_system_refuses_is_one_message(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("fit")
+
+    def refuse(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert code_of("export") == 1
+    assert "No space left" in capsys.readouterr().err
