@@ -6,15 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from compat_rows import (
-    CONCERNED,
-    IMPORTS,
-    NO_RULE,
-    NOT_CONCERNED,
-    WITHOUT_ROW,
-    named_in,
-    rows_of_page,
-)
+from compat_examples import CONCERNED, IMPORTS, NOT_CONCERNED, WITHOUT_ROW
+from compat_rows import NO_RULE, named_in, rows_of_page
 
 from lightgen_runtime.compat.behaviour import BEHAVIOUR, Behaviour
 from lightgen_runtime.compat.check import check_path

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from compat_rows import uses_in_examples
+from compat_examples import uses_in_examples
 from lightning.pytorch.strategies import StrategyRegistry
 from names_page import counts, page, status_of
 from public_names import Name, compare_arguments, public_names

@@ -72,6 +72,7 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
         "logger",
         "loggers",
         "device",
+        "device_mesh",
         "dtype",
         "on_gpu",
         "strict_loading",

@@ -1,0 +1,556 @@
+"""Code that a row of docs/compat.md can concern, and code that it cannot."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from lightgen_runtime.compat.check import follow_all
+from lightgen_runtime.compat.codebase import CodeBase
+from lightgen_runtime.compat.usage import Usage
+
+IMPORTS = """\
+import lightning as L
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+"""
+_TRAINED_BY_HAND = """
+class Net(LightningModule):
+    def training_step(self, batch, batch_idx):
+        loss = self(batch)
+        self.manual_backward(loss)
+        self.clip_gradients(self.optimizers(), 0.5)
+"""
+_SCALED = "Trainer(precision='16-mixed')\n"
+_RESUMED = "Trainer().fit(model, ckpt_path=path)\n"
+_STREAM = "class Stream(IterableDataset): ...\n"
+_MODULE = "class Net(LightningModule):\n"
+_CALLBACK = "class Own(Callback):\n"
+_GIVEN_STATE = _CALLBACK + "    def load_state_dict(self, state): ...\n"
+_ACCUMULATION = (
+    "from lightning.pytorch.callbacks import GradientAccumulationScheduler\n"
+)
+
+# A row, and code that it can concern.
+CONCERNED = [
+    (
+        "test_numbers_of_batches_before_the_first_validation",
+        "print(trainer.num_val_batches)",
+    ),
+    ("test_short_accumulation_window", "Trainer(accumulate_grad_batches=4)"),
+    ("test_short_accumulation_window", _ACCUMULATION),
+    (
+        "test_short_accumulation_window",
+        "flags = {'accumulate_grad_batches': 4}\nTrainer(**flags)",
+    ),
+    (
+        "test_short_accumulation_window",
+        "def make(**flags):\n    return L.Trainer(**flags)\n"
+        "make(accumulate_grad_batches=4)",
+    ),
+    ("test_scheduler_frequency", "x = {'scheduler': s, 'frequency': 2}"),
+    ("test_scheduler_frequency", "x = dict(scheduler=s, frequency=every)"),
+    ("test_scheduler_frequency", "x = dict(interval='step', frequency=10)"),
+    (
+        "test_scheduler_frequency",
+        _MODULE + "    def configure_optimizers(self):\n"
+        "        config = {}\n        config['frequency'] = 5",
+    ),
+    (
+        "test_estimated_steps_of_scheduled_accumulation",
+        _ACCUMULATION + "trainer.estimated_stepping_batches",
+    ),
+    (
+        "test_estimated_steps_of_an_iterable_loader",
+        _STREAM + "trainer.estimated_stepping_batches",
+    ),
+    (
+        "test_numbers_of_batches_after_another_entry_point",
+        "trainer.test(model)\nprint(trainer.num_val_batches)",
+    ),
+    (
+        "test_step_after_the_averaged_weights",
+        "from lightning.pytorch.callbacks import StochasticWeightAveraging",
+    ),
+    (
+        "test_limit_beyond_the_end_of_an_iterable_loader",
+        _STREAM + "Trainer(limit_train_batches=100)",
+    ),
+    (
+        "test_opening_of_a_reloaded_loader",
+        "Trainer(reload_dataloaders_every_n_epochs=1)",
+    ),
+    (
+        "test_log_of_a_nested_module",
+        "class Part(LightningModule):\n"
+        "    def note(self):\n        self.log('x', 1)\n"
+        "class Whole(LightningModule):\n"
+        "    def __init__(self):\n        self.parts = [Part()]",
+    ),
+    *(
+        (
+            "test_log_of_a_nested_module",
+            _MODULE + f"    def {step}(self, batch, batch_idx):\n"
+            f"        return self.parts[0].{step}(batch, batch_idx)",
+        )
+        for step in ("training_step", "validation_step", "test_step")
+    ),
+    (
+        "test_step_that_takes_the_iterator",
+        _MODULE + "    def training_step(self, dataloader_iter): ...",
+    ),
+    (
+        "test_precision_of_logged_numbers",
+        _MODULE + "    def training_step(self, batch):\n        self.log('x', 1)\n"
+        "Trainer(precision='64-true')",
+    ),
+    *(
+        (
+            "test_values_of_a_hook_that_runs_twice_in_a_batch",
+            _TRAINED_BY_HAND + f"    def {hook}(self, *_):\n        self.{log}",
+        )
+        for log in ("log('norm', 1)", "log_dict({'norm': 1})")
+        for hook in (
+            *("on_before_backward", "on_after_backward"),
+            *("on_before_optimizer_step", "on_before_zero_grad"),
+        )
+    ),
+    *(
+        (
+            "test_axis_of_evaluated_batches_after_a_resume",
+            _MODULE + "    def validation_step(self, batch, batch_idx):\n"
+            f"        self.{log}, on_step=True)\n" + _RESUMED,
+        )
+        for log in ("log('x', 1", "log_dict({'x': 1}")
+    ),
+    *(
+        (row, f"Trainer({flags})")
+        for row in (
+            "test_every_sample_is_evaluated_once",
+            "test_epoch_values_without_sync_dist",
+        )
+        for flags in (
+            *("devices=2", "devices=16", "devices=-1", "devices='-1'", "devices='4'"),
+            *("devices='0,1'", "devices=[0, 1]", "devices=args.devices", "num_nodes=2"),
+            "strategy='ddp_find_unused_parameters_true'",
+        )
+    ),
+    (
+        "test_every_sample_is_evaluated_once",
+        "from lightning.pytorch.strategies import DDPStrategy",
+    ),
+    *(
+        ("test_fsdp_is_fully_shard", code)
+        for code in (
+            "Trainer(strategy='fsdp')",
+            "from lightning.pytorch.strategies import FSDPStrategy",
+        )
+    ),
+    (
+        "test_checkpoint_of_a_mesh_is_one_file",
+        "from lightning.pytorch.strategies import ModelParallelStrategy",
+    ),
+    (
+        "test_predictions_are_dealt_out_by_batches",
+        "trainer = Trainer(devices=2)\ntrainer.predict(model)",
+    ),
+    (
+        "test_scheduler_after_a_step_that_the_scaler_skipped",
+        _SCALED + "x = {'scheduler': s, 'interval': 'step'}",
+    ),
+    *(
+        (
+            "test_weights_in_64_bits_after_a_resume",
+            f"trainer = Trainer(precision={precision})\n"
+            "trainer.test(model, ckpt_path='best')",
+        )
+        for precision in ("64", "'64'", "'64-true'")
+    ),
+    *(
+        (
+            "test_clipping_by_hand_with_a_scaler",
+            _TRAINED_BY_HAND + f"Trainer(precision={precision})",
+        )
+        for precision in ("16", "'16'", "'16-mixed'", "args.precision")
+    ),
+    ("test_two_losses_of_one_scale_by_hand", _TRAINED_BY_HAND + _SCALED),
+    (
+        "test_two_losses_of_one_scale_by_hand",
+        "from lightning.pytorch.cli import LightningCLI\n" + _TRAINED_BY_HAND,
+    ),
+    (
+        "test_scaled_window_whose_last_batch_has_no_loss",
+        _MODULE + "    def training_step(self, batch, batch_idx):\n"
+        "        if batch is None:\n            return\n"
+        "        return self(batch)\n"
+        "Trainer(precision=16, accumulate_grad_batches=2)",
+    ),
+    *(
+        (
+            "test_scaled_step_after_calling_the_closure",
+            _MODULE + f"    def optimizer_step(self, epoch, i, optimizer, {closure}):\n"
+            f"        {closure}()\n        optimizer.step()\n" + _SCALED,
+        )
+        for closure in ("closure", "optimizer_closure")
+    ),
+    ("test_resume_inside_an_epoch", _RESUMED),
+    ("test_resume_inside_an_epoch", "own.fit(model, ckpt_path=path)"),
+    ("test_order_of_a_shuffled_loader_after_a_resume", _RESUMED),
+    ("test_metrics_after_a_resume", _RESUMED),
+    ("test_sanity_check_after_a_resume", _RESUMED),
+    *(
+        (row, _RESUMED)
+        for row in (
+            "test_resume_with_other_optimizers",
+            "test_resume_with_another_rate",
+            "test_resume_inside_a_validation",
+            "test_rows_behind_the_checkpoint_of_a_resumed_fit",
+        )
+    ),
+    (
+        "test_files_from_behind_the_point_of_resuming",
+        _RESUMED + "ModelCheckpoint(monitor='val_loss')",
+    ),
+    *(
+        (
+            "test_schedule_of_a_prolonged_run",
+            _RESUMED + f"torch.optim.lr_scheduler.{scheduler}(optimizer, 9)",
+        )
+        for scheduler in ("CosineAnnealingLR", "OneCycleLR", "PolynomialLR")
+    ),
+    (
+        "test_resume_from_the_end_hook_of_an_epoch",
+        _CALLBACK + "    def on_train_epoch_end(self, trainer, pl_module):\n"
+        "        trainer.save_checkpoint('x.ckpt')\n" + _RESUMED,
+    ),
+    (
+        "test_resume_from_the_end_hook_of_an_epoch",
+        "ModelCheckpoint(save_on_train_epoch_end=True)\n" + _RESUMED,
+    ),
+    (
+        "test_unfrozen_backbone_after_a_resume",
+        "from lightning.pytorch.callbacks import BackboneFinetuning\n" + _RESUMED,
+    ),
+    *(
+        (
+            "test_resume_with_a_finder",
+            f"from lightning.pytorch.callbacks import {finder}\n" + _RESUMED,
+        )
+        for finder in ("LearningRateFinder", "BatchSizeFinder")
+    ),
+    *(
+        (
+            "test_last_checkpoint_that_is_not_there",
+            f"trainer.{evaluate}(model, ckpt_path='last')",
+        )
+        for evaluate in ("validate", "test", "predict")
+    ),
+    (
+        "test_code_in_a_file",
+        _MODULE + "    pass\nNet.load_from_checkpoint('x', weights_only=False)",
+    ),
+    *(
+        (
+            row,
+            "from lightning.pytorch.cli import LightningCLI\n"
+            + _MODULE
+            + "    pass\nNet.load_from_checkpoint('x')",
+        )
+        for row in (
+            "test_class_that_a_checkpoint_names",
+            "test_class_of_a_checkpoint_that_nobody_imported",
+            "test_class_that_a_checkpoint_puts_in_place_of_the_chosen_one",
+        )
+    ),
+    *(
+        ("test_hook_before_a_file_is_written", code)
+        for code in (
+            _MODULE + "    def on_save_checkpoint(self, checkpoint): ...",
+            _CALLBACK + "    def on_save_checkpoint(self, trainer, module, x): ...",
+        )
+    ),
+    (
+        "test_state_that_no_loader_reads",
+        _MODULE + "    def on_save_checkpoint(self, checkpoint): ...",
+    ),
+    *(
+        (
+            "test_hyperparameters_that_are_not_plain",
+            "@dataclass\nclass Config: ...\nclass Kind(StrEnum): ...\n"
+            + _MODULE
+            + f"    def __init__(self, given: {annotation}):\n"
+            "        self.save_hyperparameters()",
+        )
+        for annotation in ("Path", "Config | None", "list[Kind]", "'Config'")
+    ),
+    (
+        "test_override_that_is_no_argument",
+        _MODULE + "    def __init__(self, width): ...\n"
+        "Net.load_from_checkpoint('x', strict=False, wdith=3)",
+    ),
+    *(
+        (row, "from lightning.pytorch.plugins.io import AsyncCheckpointIO")
+        for row in (
+            "test_removal_while_a_thread_writes_checkpoints",
+            "test_saving_while_a_thread_writes",
+            "test_disk_that_is_full_when_a_thread_writes",
+            "test_write_that_fails_in_a_thread",
+        )
+    ),
+    (
+        "test_state_of_callbacks_after_evaluating_a_checkpoint",
+        _GIVEN_STATE + "trainer.test(model, loader, 'best')",
+    ),
+    (
+        "test_mode_of_a_module_that_is_exported",
+        _MODULE + "    pass\nnet = Net()\nnet.to_onnx('x.onnx', sample)",
+    ),
+    (
+        "test_step_checkpoint_before_its_metric",
+        "ModelCheckpoint(monitor='val_loss', every_n_train_steps=100)",
+    ),
+    (
+        "test_step_checkpoint_before_its_metric",
+        "ModelCheckpoint(monitor='val_loss', train_time_interval=timedelta(hours=1))",
+    ),
+    (
+        "test_steps_between_checkpoints_by_hand",
+        _TRAINED_BY_HAND + "ModelCheckpoint(every_n_train_steps=100)",
+    ),
+    (
+        "test_checkpoints_of_a_fit_that_never_validates",
+        _MODULE + "    def training_step(self, batch): ...\n"
+        "Trainer(check_val_every_n_epoch=2)",
+    ),
+    ("test_last_checkpoint_is_the_newest", "ModelCheckpoint(save_last=True)"),
+    (
+        "test_last_checkpoint_of_an_epoch_whose_score_is_not_kept",
+        "ModelCheckpoint(monitor='val_loss', save_last='link')",
+    ),
+    (
+        "test_last_checkpoint_of_a_trial_run",
+        "Trainer(fast_dev_run=True, callbacks=ModelCheckpoint(save_last=True))",
+    ),
+    (
+        "test_save_on_exception_after_a_broken_loss",
+        "ModelCheckpoint(save_on_exception=True)",
+    ),
+    (
+        "test_averaged_weights_in_a_file_of_weights_alone",
+        "from lightning.pytorch.callbacks import EMAWeightAveraging\n"
+        "ModelCheckpoint(save_weights_only=True)",
+    ),
+    (
+        "test_weights_after_evaluating_an_averaged_checkpoint",
+        "from lightning.pytorch.callbacks import WeightAveraging\n"
+        "trainer.test(model, ckpt_path='best')",
+    ),
+    *(
+        (row, "L.pytorch.callbacks.OnExceptionCheckpoint('runs')")
+        for row in (
+            "test_evaluating_the_file_of_a_failed_fit",
+            "test_exception_before_the_first_batch",
+            "test_fit_after_no_exception",
+        )
+    ),
+    (
+        "test_epochs_in_the_progress_bar",
+        "from lightning.pytorch.callbacks import RichProgressBar",
+    ),
+    (
+        "test_stream_of_the_tqdm_bar",
+        "from lightning.pytorch.callbacks import TQDMProgressBar",
+    ),
+    (
+        "test_scaling_returns_only_sizes_that_fit",
+        "from lightning.pytorch.tuner import Tuner\n"
+        "tuner = Tuner(Trainer())\ntuner.scale_batch_size(model)",
+    ),
+    ("test_abbreviated_options", "from lightning.pytorch.cli import LightningCLI"),
+    (
+        "test_teardown_after_an_error",
+        "class Data(LightningDataModule):\n    def teardown(self, stage): ...",
+    ),
+    (
+        "test_error_in_clean_up",
+        _CALLBACK + "    def on_exception(self, trainer, pl_module, exception): ...",
+    ),
+    (
+        "test_interrupt_by_the_keyboard",
+        "try:\n    Trainer().fit(model)\nexcept (KeyboardInterrupt, OSError):\n    pass",
+    ),
+    (
+        "test_exit_code_of_a_terminated_fit",
+        "try:\n    trainer.fit(model)\nexcept SystemExit as error:\n    pass",
+    ),
+    (
+        "test_exit_code_of_a_terminated_fit",
+        "from lightning.pytorch.utilities.exceptions import SIGTERMException",
+    ),
+    ("test_datamodule_given_twice", "trainer.fit(model, data, datamodule=other)"),
+    (
+        "test_datamodule_given_twice",
+        "trainer.validate(model, dataloaders=data, datamodule=other)",
+    ),
+    (
+        "test_method_that_is_no_hook",
+        _MODULE + "    def on_train_epoch_ends(self): ...",
+    ),
+    ("test_method_that_is_no_hook", _CALLBACK + "    def on_epoch_end(self): ..."),
+    (
+        "test_method_that_is_no_hook",
+        _MODULE + "    def configure_optimiser(self): ...",
+    ),
+    (
+        "test_method_that_is_no_hook",
+        _MODULE + "    def train_dataloaders(self): ...",
+    ),
+    (
+        "test_method_that_is_no_hook",
+        _MODULE + "    def training_step_end(self, outputs): ...",
+    ),
+    *(
+        (row, f"try:\n    trainer.fit(model)\nexcept {kind}:\n    pass")
+        for row, kind in (
+            ("test_bad_seed", "ValueError"),
+            ("test_early_stopping_without_its_metric", "RuntimeError"),
+            ("test_error_for_a_precision_that_cannot_be", "ValueError"),
+            ("test_hook_with_wrong_arguments", "TypeError"),
+            ("test_epoch_end_hook_of_version_1", "NotImplementedError"),
+        )
+    ),
+]
+
+# A row that a rule must not bring up, and code that looks like one it concerns.
+NOT_CONCERNED = [
+    ("test_short_accumulation_window", "Trainer(accumulate_grad_batches=1)"),
+    ("test_scheduler_frequency", "x = {'scheduler': s, 'frequency': 1}"),
+    ("test_scheduler_frequency", "x = {'frequency': 440}"),
+    (
+        "test_estimated_steps_of_an_iterable_loader",
+        "trainer.estimated_stepping_batches",
+    ),
+    (
+        "test_numbers_of_batches_after_another_entry_point",
+        "print(trainer.num_training_batches)",
+    ),
+    (
+        "test_limit_beyond_the_end_of_an_iterable_loader",
+        "Trainer(limit_train_batches=9)",
+    ),
+    (
+        "test_log_of_a_nested_module",
+        "class Teacher(LightningModule):\n"
+        "    def training_step(self, batch):\n        self.log('x', 1)\n"
+        "class Student(LightningModule):\n"
+        "    def __init__(self):\n        self.teacher = Teacher()",
+    ),
+    (
+        "test_precision_of_logged_numbers",
+        _MODULE + "    def training_step(self, batch):\n        self.log('x', 1)\n",
+    ),
+    (
+        "test_values_of_a_hook_that_runs_twice_in_a_batch",
+        _MODULE
+        + "    def on_before_optimizer_step(self, optimizer):\n        self.log('x', 1)",
+    ),
+    *(
+        ("test_every_sample_is_evaluated_once", f"Trainer({flags})")
+        for flags in ("devices=1", "devices='auto'", "devices=[0]", "strategy='auto'")
+    ),
+    ("test_predictions_are_dealt_out_by_batches", "trainer.predict(model)"),
+    (
+        "test_scheduler_after_a_step_that_the_scaler_skipped",
+        "Trainer(precision='bf16-mixed')\nx = {'scheduler': s, 'interval': 'step'}",
+    ),
+    ("test_clipping_by_hand_with_a_scaler", _TRAINED_BY_HAND),
+    (
+        "test_clipping_by_hand_with_a_scaler",
+        _MODULE + "    def configure_gradient_clipping(self, optimizer, *_):\n"
+        "        self.clip_gradients(optimizer, 0.5)\n" + _SCALED,
+    ),
+    ("test_resume_inside_an_epoch", "trainer.fit(model, ckpt_path=None)"),
+    ("test_schedule_of_a_prolonged_run", _RESUMED + "StepLR(optimizer, 9)"),
+    (
+        "test_files_from_behind_the_point_of_resuming",
+        "ModelCheckpoint(monitor='val_loss')",
+    ),
+    (
+        "test_unfrozen_backbone_after_a_resume",
+        "from lightning.pytorch.callbacks import BackboneFinetuning",
+    ),
+    (
+        "test_resume_with_a_finder",
+        "from lightning.pytorch.callbacks import LearningRateFinder",
+    ),
+    (
+        "test_last_checkpoint_that_is_not_there",
+        "trainer.test(model, ckpt_path='best')",
+    ),
+    (
+        "test_hyperparameters_that_are_not_plain",
+        _MODULE + "    def __init__(self, folder: Path, width: int):\n"
+        "        self.save_hyperparameters(ignore=['folder'])",
+    ),
+    (
+        "test_scaled_step_after_calling_the_closure",
+        _MODULE + "    def optimizer_step(self, epoch, i, optimizer, closure):\n"
+        "        optimizer.step(closure=closure)\n" + _SCALED,
+    ),
+    (
+        "test_hyperparameters_that_are_not_plain",
+        _MODULE + "    def __init__(self, folder: Path, width: int):\n"
+        "        self.save_hyperparameters('width')",
+    ),
+    (
+        "test_override_that_is_no_argument",
+        _MODULE + "    def __init__(self, width, **more): ...\n"
+        "Net.load_from_checkpoint('x', depth=3)",
+    ),
+    (
+        "test_state_of_callbacks_after_evaluating_a_checkpoint",
+        "trainer.test(model, ckpt_path='best')",
+    ),
+    (
+        "test_step_checkpoint_before_its_metric",
+        "ModelCheckpoint(every_n_train_steps=4, save_top_k=-1)",
+    ),
+    (
+        "test_checkpoints_of_a_fit_that_never_validates",
+        _MODULE + "    def validation_step(self, batch): ...\n"
+        "Trainer(check_val_every_n_epoch=2)",
+    ),
+    (
+        "test_interrupt_by_the_keyboard",
+        "try:\n    work()\nexcept KeyboardInterrupt:\n    pass",
+    ),
+    ("test_datamodule_given_twice", "trainer.fit(model, datamodule=data)"),
+    (
+        "test_method_that_is_no_hook",
+        _MODULE + "    def train_step(self, batch): ...\n    def step(self): ...",
+    ),
+    ("test_bad_seed", "try:\n    trainer.fit(model)\nexcept OSError:\n    pass"),
+]
+
+# The same for rules about which the list of names alone has something.
+WITHOUT_ROW = [
+    ("it is refused on several", "Trainer(devices=2, sync_batchnorm=True)"),
+    ("the processes of several nodes", "Trainer(num_nodes=2)"),
+    ("a subclass implements", "from lightning.pytorch.strategies import Strategy"),
+    (
+        "`str` and f-strings of a member",
+        "from lightning.pytorch.trainer.states import TrainerFn",
+    ),
+]
+
+
+def uses_in_examples() -> set[str]:
+    """Return all that the check sees in the code of these lists."""
+    seen: set[str] = set()
+    for _, code in (*CONCERNED, *NOT_CONCERNED, *WITHOUT_ROW):
+        tree = ast.parse(IMPORTS + code)
+        path = Path("code.py")
+        usage = Usage(path, tree, CodeBase({path: tree}))
+        follow_all([usage])
+        seen |= usage.read()
+    return seen
