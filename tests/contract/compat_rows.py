@@ -36,6 +36,7 @@ NO_RULE = {
     "test_step_of_several_loaders_without_their_number": _FAILS,
     "test_hyperparameter_of_a_checkpoint_that_is_no_argument": _FAILS,
     "test_resume_with_spike_detection": _FAILS,
+    "test_second_fit_with_scheduled_accumulation": _FAILS,
     "test_training_data_that_end_earlier_in_one_process": _FAILS,
     "test_metrics_of_several_loaders_in_the_sanity_check": (
         "only the number of loaders shows it"

@@ -517,7 +517,8 @@ def _phases(r: random.Random, plan: Plan) -> list[dict[str, Any]]:
         plan["callbacks"][0]["hooks"] = sorted(hooks)
         for phase in phases[1:]:
             phase["ckpt_path"] = "best"
-    elif r.random() < 0.15:
+    elif r.random() < 0.15 and "accumulation" not in kinds:
+        # `test_second_fit_with_scheduled_accumulation`
         phases.append({"do": "fit"})
         _make_plain(plan["data"])  # Lightning opens the loader twice for epochs after 0
         plan["module"]["dropout"] = False

@@ -170,3 +170,18 @@ def test_resume_with_spike_detection(tmp_path: Path) -> None:
         assert fit(OURS, 2, tmp_path / "a.ckpt").current_epoch == 2
         with pytest.raises(AttributeError):
             fit(REFERENCE, 2, tmp_path / "a.ckpt")
+
+
+@BOTH
+def test_second_fit_with_scheduled_accumulation(namespace: str) -> None:
+    schedule = callbacks_of(namespace).GradientAccumulationScheduler({0: 2})
+    trainer = quiet_trainer(namespace, max_epochs=1, callbacks=[schedule])
+    module = build(namespace, configure_optimizers=sgd)
+    trainer.fit(module, data())
+    trainer.fit_loop.max_epochs = 2
+    if namespace == OURS:
+        trainer.fit(module, data())
+        assert trainer.global_step == 4
+    else:
+        with pytest.raises(ValueError, match="accumulate_grad_batches"):
+            trainer.fit(module, data())

@@ -192,3 +192,27 @@ def test_one_name_for_several_loaders_is_refused() -> None:
         )
         with pytest.raises(exceptions.MisconfigurationException, match="mixed"):
             quiet_trainer(namespace).test(Module(), [data(4), data(4)], verbose=False)
+
+
+def test_learning_rates_are_sent_once_a_stop_is_asked_for() -> None:
+    def story(namespace: str) -> Any:
+        callbacks = importlib.import_module(f"{namespace}.pytorch.callbacks")
+
+        def stop(trainer: Any, module: Any) -> None:
+            trainer.should_stop = True
+
+        logger = memory_logger(namespace)
+        trainer = quiet_trainer(
+            namespace,
+            logger=logger,
+            callbacks=[
+                callbacks.LearningRateMonitor("step"),
+                callbacks.LambdaCallback(on_train_epoch_start=stop),
+            ],
+            log_every_n_steps=50,
+            min_epochs=2,
+        )
+        trainer.fit(small_module(namespace)(), data())
+        return logger.rows
+
+    assert_same(story)

@@ -87,7 +87,10 @@ class LearningRateMonitor(Callback):
     ) -> None:
         """Report, if this step will be reported."""
         every = self._every
-        if every and (trainer.progress.batches_that_stepped + 1) % every == 0:
+        if every and (
+            (trainer.progress.batches_that_stepped + 1) % every == 0
+            or trainer.should_stop
+        ):
             self._report(trainer, "step")
 
     def on_train_epoch_start(
