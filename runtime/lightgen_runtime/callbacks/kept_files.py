@@ -95,6 +95,7 @@ class KeptFiles(Checkpoint):
         With another `dirpath` only `best_model_path` is taken over: files of a folder
         that is not ours are never ranked against ours, nor removed.
         """
+        _check_state(state_dict)
         self.best_model_path = state_dict["best_model_path"]
         former = state_dict.get("dirpath", self.dirpath)
         if former != self.dirpath:
@@ -395,3 +396,14 @@ class KeptFiles(Checkpoint):
         target = filepath or location.join(folder, "best_k_models.yaml")
         with location.writing(target) as stream:
             stream.write(yaml.safe_dump(scores).encode("utf-8"))
+
+
+def _check_state(state: Mapping[str, Any]) -> None:
+    """Refuse a state that no `state_dict` has returned, before a path of it is used."""
+    names = ("best_model_path", "kth_best_model_path", "last_model_path")
+    scores = state.get("best_k_models", {})
+    paths = [*scores, *(state.get(name, "") for name in names)]
+    if not all(isinstance(path, str) for path in paths):
+        raise TypeError(f"paths are text, which these are not: {paths!r:.200}")
+    for score in scores.values():
+        float(score)

@@ -86,7 +86,9 @@ def already_loaded(path: str) -> Any | None:
         found: Any = sys.modules.get(".".join(parts[:number]))
         for name in parts[number:]:
             # Not `getattr`: a module or class may answer it by running something.
-            found = getattr(found, "__dict__", {}).get(name) if found else None
+            # Nor a plain `if found`, which asks it as well.
+            inside = {} if found is None else getattr(found, "__dict__", {})
+            found = inside.get(name)
         if found is not None:
             return found
     return None

@@ -21,13 +21,17 @@ def is_absurd(nbytes: int, size: int) -> bool:
     return nbytes > max(ALWAYS_FINE_BYTES, _MOST_TIMES * size)
 
 
-def check_archive(file: Path, path: AnyPath) -> None:
+def check_archive(file: Path, path: AnyPath) -> bool:
     """Refuse an archive that holds code or would unpack to absurd sizes.
 
     Args:
         file: Where it can be read. What is no zip archive, as older PyTorch wrote them,
-            or a damaged one, passes: whoever reads on finds that out.
+            passes: whoever reads on finds that out.
         path: What the user calls it.
+
+    Returns:
+        Whether it can be read on. An archive whose table nobody can read must not be, even
+        if torch reads it: what it unpacks to is not known.
 
     Raises:
         CheckpointFormatError: It is not what `torch.save` writes.
@@ -37,7 +41,8 @@ def check_archive(file: Path, path: AnyPath) -> None:
             records = archive.infolist()
     # A flipped bit in its table makes `zipfile` raise nearly anything.
     except Exception:
-        return
+        with file.open("rb") as stream:
+            return stream.read(2) != b"PK"
     size, total = file.stat().st_size, sum(record.file_size for record in records)
     if is_absurd(total, size):
         raise CheckpointFormatError(
@@ -57,6 +62,7 @@ def check_archive(file: Path, path: AnyPath) -> None:
             "checkpoint. Nothing was loaded. If you trust whoever wrote it, "
             "`torch.jit.load(path).state_dict()` gives the weights."
         )
+    return True
 
 
 def _leads_out(name: str) -> bool:

@@ -182,7 +182,8 @@ def load_data(path: AnyPath, map_location: MapLocation = None) -> Any:
             )
         if file.suffix == SUFFIX:
             return read_safetensors(file, map_location)
-        check_archive(file, path)
+        if not check_archive(file, path):
+            raise CheckpointFormatError(_damaged_message(file, path))
         content = _load_verified(file, map_location, path)
     check_structure(content, path, size)
     return content

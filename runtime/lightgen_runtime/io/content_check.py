@@ -33,7 +33,12 @@ _KINDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "datamodule_hparams_name": ("a name", (str, type(None))),
     "lightgen": ("a mapping", Mapping),
 }
-_BY_NAME = ("state_dict", "hyper_parameters", "datamodule_hyper_parameters")
+# What has names, and where it says of which single argument it is the value instead.
+_BY_NAME = {
+    "state_dict": None,
+    "hyper_parameters": "hparams_name",
+    "datamodule_hyper_parameters": "datamodule_hparams_name",
+}
 
 
 def check_content(checkpoint: object, path: AnyPath) -> dict[str, Any]:
@@ -57,7 +62,9 @@ def check_content(checkpoint: object, path: AnyPath) -> dict[str, Any]:
                 f"`{path}` holds {_described(checkpoint[key])} under `{key}`, where "
                 f"{kind} is needed. {USE_ANOTHER}"
             )
-    for key in _BY_NAME:
+    for key, one_argument in _BY_NAME.items():
+        if one_argument and checkpoint.get(one_argument) not in (None, "kwargs"):
+            continue
         odd = [name for name in checkpoint.get(key) or () if not isinstance(name, str)]
         if odd:
             raise CheckpointFormatError(

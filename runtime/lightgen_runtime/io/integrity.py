@@ -13,6 +13,9 @@ from typing import Any, BinaryIO
 
 import torch
 
+from lightgen_runtime.io.archive_check import check_archive
+from lightgen_runtime.utilities.exceptions import CheckpointFormatError
+
 # In a checkpoint that is a folder: all that is no tensor, with tensors without content in
 # place of the others.
 PLAIN_FILE = "checkpoint.pt"
@@ -76,6 +79,11 @@ def content_of(path: Path) -> dict[str, Any] | None:
     """
     if path.is_dir():
         path /= PLAIN_FILE
+    try:
+        if not path.is_file() or not check_archive(path, path):
+            return None
+    except CheckpointFormatError:
+        return None
     for mapped in (True, False):  # older formats cannot be mapped
         try:
             content = torch.load(path, "cpu", weights_only=True, mmap=mapped)

@@ -197,7 +197,8 @@ def record_in(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what `note_record` has noted; that of a file nobody keeps where it has not."""
     own = checkpoint.get(OWN_KEY)
     record = own.get("record") if isinstance(own, Mapping) else None
-    return {"run": None, "name": None, **NO_RECORD, **(record or {})}
+    noted = record if isinstance(record, Mapping) else {}
+    return {"run": None, "name": None, **NO_RECORD, **noted}
 
 
 def loops_from_progress(progress: Mapping[str, int]) -> dict[str, Any]:

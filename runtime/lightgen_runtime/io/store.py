@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,33 @@ from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
 EXTENSION = ".ckpt"
-_PARTS = {"bytes", "sha256", "saved_at", "weights_only", "kept_by", "role", "score"}
+_NONE = type(None)
+_PARTS: dict[str, tuple[type, ...]] = {
+    "bytes": (int,),
+    "sha256": (str, _NONE),
+    "saved_at": (str,),
+    "weights_only": (bool,),
+    "kept_by": (str, _NONE),
+    "role": (str, _NONE),
+    "score": (int, float, str, _NONE),
+}
+_OTHER_PARTS: dict[str, tuple[type, ...]] = {
+    "epoch": (int, _NONE),
+    "step": (int, _NONE),
+    "run": (str, _NONE),
+    "optimizers": (list, _NONE),
+    "schedulers": (list, _NONE),
+}
 
 Entry = dict[str, Any]
 
 
 def read_manifest(folder: AnyPath) -> dict[str, Entry]:
     """Return the manifest's entries by file name; none where there is no manifest."""
-    return _read(folder) or {}
+    try:
+        return _read(folder) or {}
+    except OSError:  # may not be read: the files say the same
+        return {}
 
 
 def list_file(path: AnyPath, entry: Entry) -> None:
@@ -69,31 +88,47 @@ def entry_of(
     copied = record["name"] not in (None, location.split(path)[1])
     if copied and not location.is_link(path):
         record = record_in({})  # somebody else's, who has put it there
-    states = checkpoint.get("optimizer_states") or []
-    schedulers = checkpoint.get("lr_schedulers") or []
+    states = _list_at("optimizer_states", checkpoint)
+    schedulers = _list_at("lr_schedulers", checkpoint)
     unknown: list[dict[str, Any]] = [{}]
     return {
         "bytes": location.size_of(path),
         "sha256": sha256,
         "saved_at": _saved_at(path),
-        "epoch": _as_count(checkpoint.get("epoch")),
-        "step": _as_count(checkpoint.get("global_step")),
+        "epoch": _if_a(int, checkpoint.get("epoch")),
+        "step": _if_a(int, checkpoint.get("global_step")),
         "weights_only": "optimizer_states" not in checkpoint,
         "optimizers": [
-            {"class": named.get("class"), "groups": _group_count(state)}
+            {"class": _class_in(named), "groups": _group_count(state)}
             for named, state in zip(
-                own.get("optimizers") or unknown * len(states), states, strict=False
+                _list_at("optimizers", own) or unknown * len(states),
+                states,
+                strict=False,
             )
         ],
         "schedulers": [
-            named.get("class")
-            for named in own.get("schedulers") or unknown * len(schedulers)
+            _class_in(named)
+            for named in _list_at("schedulers", own) or unknown * len(schedulers)
         ],
-        "kept_by": record["kept_by"],
+        "kept_by": _if_a(str, record["kept_by"]),
         "score": _as_number(record["score"]),
-        "role": record["role"],
-        "run": record["run"],
+        "role": _if_a(str, record["role"]),
+        "run": _if_a(str, record["run"]),
     }
+
+
+# Anybody's files may lie in the folder, and what is in them be of any kind.
+def _list_at(key: str, owner: Mapping[str, Any]) -> list[Any]:
+    value = owner.get(key)
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _if_a(kind: type, value: Any) -> Any:
+    return value if isinstance(value, kind) else None
+
+
+def _class_in(named: object) -> Any:
+    return _if_a(str, named.get("class")) if isinstance(named, Mapping) else None
 
 
 def score_of(entry: Entry) -> float | None:
@@ -120,7 +155,10 @@ def reconcile(folder: AnyPath, extension: str = EXTENSION) -> dict[str, Entry]:
     ]
     found: dict[str, Entry] = {}
     for name in there:
-        entry = _current_entry(location.join(folder, name), listed.get(name))
+        try:
+            entry = _current_entry(location.join(folder, name), listed.get(name))
+        except OSError:  # gone meanwhile, a link to nothing, or not to be read
+            continue
         if entry is not None:
             found[name] = entry
     names = {*found, *listed}
@@ -188,21 +226,22 @@ def newest_valid(
         but: Names to leave out.
         extension: Of the files.
     """
-    for name, entry in reversed(reconcile(folder, extension).items()):
+    try:
+        entries = reconcile(folder, extension)
+    except OSError:  # the folder itself may not be read
+        return None
+    for name, entry in reversed(entries.items()):
         if name in but or (entry["weights_only"] and not weights_only):
             continue
         path = location.join(folder, name)
-        if verify(path) is None:
-            return path
+        with suppress(OSError):
+            if verify(path) is None:
+                return path
     return None
 
 
 def _saved_at(path: AnyPath) -> str:
     return location.modified_at(path).isoformat()
-
-
-def _as_count(value: object) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 def _group_count(state: object) -> int | None:
@@ -249,16 +288,27 @@ def _read(folder: AnyPath) -> dict[str, Entry] | None:
     with location.local_copy(path) as file:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:  # damaged: to be made anew from the files
+        except (ValueError, RecursionError):  # damaged: to be made anew from the files
             return {}
     if not isinstance(content, dict) or content.get("format") != MANIFEST_FORMAT:
         return None
-    # What lacks a part was written by hand: the file itself is asked.
-    return {
-        name: entry
-        for name, entry in content.get("checkpoints", {}).items()
-        if set(entry) >= _PARTS
-    }
+    listed = content.get("checkpoints")
+    if not isinstance(listed, dict):
+        return {}
+    # What lacks a part, or has another kind of it, was written by hand: the file is asked.
+    return {name: entry for name, entry in listed.items() if _is_entry(entry)}
+
+
+def _is_entry(entry: object) -> bool:
+    if not isinstance(entry, dict) or not all(
+        key in entry and isinstance(entry[key], kinds) for key, kinds in _PARTS.items()
+    ):
+        return False
+    try:
+        score_of(entry)
+    except ValueError:
+        return False
+    return all(isinstance(entry.get(key), kinds) for key, kinds in _OTHER_PARTS.items())
 
 
 def _change(folder: AnyPath, changes: Mapping[str, Entry | None]) -> None:

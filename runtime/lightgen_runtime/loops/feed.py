@@ -192,7 +192,15 @@ class Feed:
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Let the next pass begin where the state was taken."""
+        """Let the next pass begin where the state was taken.
+
+        Raises:
+            TypeError: The state is none.
+        """
+        kinds = [state["read"], state["readers"], state["generators"]]
+        parts = [part for part in state["readers"] if not isinstance(part, dict)]
+        if parts or not all(isinstance(part, list) for part in kinds):
+            raise TypeError(f"no position in {type(self.loader).__name__}")
         if len(state["readers"]) == len(self._current_readers()):
             self._restored = state
             set_generators(self.loader, state["generators"])

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightgen_runtime.utilities.seed import check_twister
+
 # Deep enough for a dataset in a subset, with a list of transforms in a composition.
 _DEPTH = 6
 _MANY = 64  # a longer container holds data
@@ -84,6 +86,8 @@ def _set_state(generator: Any, state: Any) -> None:
         state = {**state, "state": {**state["state"]}}
         if "key" in state["state"]:  # of a Mersenne twister; an array, once
             state["state"]["key"] = state["state"]["key"].numpy()
+        if "pos" in state["state"]:
+            check_twister(state["state"]["key"], state["state"]["pos"])
         if hasattr(generator, "bit_generator"):
             generator.bit_generator.state = state
         else:

@@ -179,7 +179,8 @@ class IndexReader(Reader):
             self.loader.dataset.load_state_dict(state["dataset"])
         if "drawn_by_dataset" in state:
             found = own_generators.generators_in(self.loader.dataset)
-            own_generators.restore(found, state["drawn_by_dataset"])
+            with reading(f"{OWN_KEY}.loader", "ckpt_path"):
+                own_generators.restore(found, state["drawn_by_dataset"])
 
     def _open(
         self, skip: int, records: bool, restored: dict[str, Any]

@@ -16,6 +16,8 @@ from lightgen_runtime.core.hooks import STEP_RULES, HookTable, is_overridden
 from lightgen_runtime.core.metrics import FORBIDDEN, LogContext, LogScope, MetricStore
 from lightgen_runtime.core.module import LightningModule
 from lightgen_runtime.core.optim import LightningOptimizer, OptimPlan
+from lightgen_runtime.io.content_check import reading
+from lightgen_runtime.io.schema import OWN_KEY
 from lightgen_runtime.loops.agree import agree_on_epoch
 from lightgen_runtime.loops.predicted import Predicted
 from lightgen_runtime.loops.report import Report
@@ -251,9 +253,10 @@ class Run:
 
     def restore_loaders(self, stage: str) -> None:
         """Let the stage's loaders go on where the checkpoint's run left them."""
-        states = self.loader_states.pop(stage, [])
-        for feed, state in zip(self.source.feeds(stage), states, strict=False):
-            feed.restore(state)
+        with reading(f"{OWN_KEY}.loader", "ckpt_path"):
+            states = self.loader_states.pop(stage, [])
+            for feed, state in zip(self.source.feeds(stage), states, strict=False):
+                feed.restore(state)
 
     def optimized_parameters(self) -> list[Tensor]:
         """Return the parameters of all optimizers, in order."""

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch.utils.data import get_worker_info
 
+from lightgen_runtime.utilities.seed import check_twister
+
 # Of PyTorch, Python and NumPy; None where nothing was drawn since the worker began. Bytes,
 # which pinning of memory leaves alone and any safe loader of checkpoints reads.
 States = tuple["bytes | None", "bytes | None", "bytes | None"]
@@ -188,6 +190,6 @@ def _set(states: States) -> None:
 
         head = struct.calcsize("<iid")
         words = numpy.frombuffer(for_numpy[head:], dtype=numpy.uint32)
-        numpy.random.set_state(
-            ("MT19937", words, *struct.unpack("<iid", for_numpy[:head]))
-        )
+        position, *gauss_state = struct.unpack("<iid", for_numpy[:head])
+        check_twister(words, position)
+        numpy.random.set_state(("MT19937", words, position, *gauss_state))

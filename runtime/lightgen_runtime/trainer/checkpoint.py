@@ -289,9 +289,7 @@ def _restore_own(run: Run, own: dict[str, Any]) -> None:
         run.stores["train"].load_state_dict(own["train_metrics"], device)
         run.report.load_state_dict(own["callback_metrics"])
         run.report.restore_loggers(own.get("loggers", []))
-        run.resumed = {
-            name: own[name] for name in ("rng", "epoch_rng", "gradients") if name in own
-        }
+        run.resumed = {name: own[name] for name in ("rng", "epoch_rng", "gradients")}
         run.loader_states = own.get("loader", {})
         if (validation := own.get("validation")) is not None:
             metrics = validation.pop("metrics")

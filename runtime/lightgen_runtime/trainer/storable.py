@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.callbacks.checkpoint import Checkpoint
 from lightgen_runtime.core.datamodule import LightningDataModule
 from lightgen_runtime.core.hooks import is_overridden
+from lightgen_runtime.io.content_check import check_content, check_structure
 from lightgen_runtime.trainer.checkpoint import (
     model_content,
     plain_content,
     training_content,
 )
-from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.exceptions import (
+    CheckpointFormatError,
+    MisconfigurationException,
+)
 
 if TYPE_CHECKING:
     from lightgen_runtime.loops.run import Run
@@ -47,8 +52,9 @@ def check_storable(run: Run) -> None:
     if run.overrides("on_save_checkpoint"):
         _ask(run.module.on_save_checkpoint, checkpoint)
     try:
-        plain_content(checkpoint)
-    except MisconfigurationException as error:
+        content = check_content(plain_content(checkpoint), "its checkpoint")
+        check_structure(content, "its checkpoint", sys.maxsize)
+    except (MisconfigurationException, CheckpointFormatError) as error:
         raise MisconfigurationException(
             f"this fit saves checkpoints, and {error} Nothing was trained."
         ) from None

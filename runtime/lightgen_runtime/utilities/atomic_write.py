@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -17,6 +18,15 @@ from lightgen_runtime.utilities.file_lock import FOLDER_LOCK, try_lock
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 # Where nothing tells whether a file is still being written: no save takes a day.
 _ABANDONED_AFTER_S = 24 * 3600.0
+# How file systems say that folders are not synced there, or not by this user.
+_NO_FOLDER_SYNC = (
+    errno.EACCES,
+    errno.EBADF,
+    errno.EINVAL,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+)
 
 
 @contextmanager
@@ -97,8 +107,12 @@ def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut."""
     if os.name == "nt":  # Windows cannot open a folder, nor does it need to
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise

@@ -13,11 +13,16 @@ from typing import Any
 import torch
 
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
-from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_only
+from lightgen_runtime.utilities.rank_zero import (
+    rank_zero_info,
+    rank_zero_only,
+    rank_zero_warn,
+)
 
 MAX_SEED = 2**32 - 1  # the largest that numpy.random.seed takes
 SEED_VARIABLE = "PL_GLOBAL_SEED"
 WORKERS_VARIABLE = "PL_SEED_WORKERS"
+_TWISTER_WORDS = 624
 
 
 def seed_everything(
@@ -132,9 +137,37 @@ def set_rng_states(states: dict[str, Any]) -> None:
         import numpy
 
         name, words, *rest = states["numpy"]
+        check_twister(words, rest[0])
         numpy.random.set_state((name, words.numpy().astype(numpy.uint32), *rest))
     if "torch.cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["torch.cuda"])
+        _set_cuda_states(states["torch.cuda"])
+
+
+def check_twister(words: Any, position: int) -> None:
+    """Refuse a state of NumPy's Mersenne twister that would read memory beside it.
+
+    Source: NumPy 2.3, which compares neither with what it has.
+
+    Raises:
+        ValueError: It has not 624 words, or stands behind them.
+    """
+    if len(words) != _TWISTER_WORDS or not 0 <= position <= _TWISTER_WORDS:
+        raise ValueError(
+            f"a Mersenne twister has {_TWISTER_WORDS} words and stands at one of them or "
+            f"at their end, not {len(words)} words at {position}"
+        )
+
+
+def _set_cuda_states(states: list[torch.Tensor]) -> None:
+    devices = torch.cuda.device_count()
+    if len(states) > devices:
+        rank_zero_warn(
+            f"random states of {len(states)} CUDA devices were saved, and there are "
+            f"{devices}: each takes that of its number, and what is drawn on a device "
+            "need not go on exactly"
+        )
+    for device, state in zip(range(devices), states, strict=False):
+        torch.cuda.set_rng_state(state, device)
 
 
 @contextmanager

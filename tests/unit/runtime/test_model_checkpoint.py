@@ -194,6 +194,18 @@ def test_last_as_a_link_points_to_the_newest_file(fit, tmp_path):
     assert link.resolve() == Path(callback.best_model_path).resolve()
 
 
+def test_second_fit_of_a_trainer_saves_its_last_state(fit, tmp_path):
+    callback = ModelCheckpoint(
+        tmp_path, save_last=True, every_n_train_steps=100, save_top_k=0
+    )
+    trainer = fit(callback, max_epochs=1)
+    (tmp_path / "last.ckpt").unlink()
+    trainer.max_epochs = 2
+    trainer.fit(trainer.lightning_module, loader(4))
+    assert trainer.global_step == 8
+    assert torch.load(tmp_path / "last.ckpt")["global_step"] == 8
+
+
 def test_link_becomes_a_copy_where_links_are_impossible(tmp_path, monkeypatch):
     def refuse(self, target):
         raise OSError("not here")

@@ -216,3 +216,43 @@ def test_asking_changes_nothing_of_the_run(tmp_path: Path) -> None:
         fit(module, ModelCheckpoint(tmp_path))
         ends.append(module.layer.weight.detach().clone())
     assert torch.equal(*ends)
+
+
+class OneMapping(Small):
+    def __init__(self, table: dict[Any, Any]) -> None:
+        super().__init__()
+        self.save_hyperparameters(table)
+
+
+def test_numbers_as_keys_of_one_hyperparameter_come_back(tmp_path: Path) -> None:
+    keeper = ModelCheckpoint(tmp_path)
+    trainer = quiet(callbacks=keeper, enable_checkpointing=True)
+    trainer.fit(OneMapping({0: 1}), loader())
+    module = OneMapping.load_from_checkpoint(keeper.best_model_path)
+    assert dict(module.hparams) == {0: 1}
+
+
+class Nested(Callback):
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {}
+        for _ in range(200):
+            state = {"in": state}
+        return state
+
+
+class Replacing(Callback):
+    def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: Any) -> None:
+        checkpoint["callbacks"] = ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("callback", "told"),
+    [(Nested, "nested more than 100"), (Replacing, "a mapping is")],
+)
+def test_what_could_not_be_read_again_is_refused(
+    callback: type[Callback], told: str, tmp_path: Path
+) -> None:
+    keeper = ModelCheckpoint(tmp_path)
+    trainer = quiet(callbacks=[keeper, callback()], enable_checkpointing=True)
+    with pytest.raises(MisconfigurationException, match=f"(?s){told}.*Nothing was"):
+        trainer.fit(Small(), loader())
