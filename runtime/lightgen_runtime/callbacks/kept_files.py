@@ -26,6 +26,7 @@ from lightgen_runtime.callbacks.checkpoint_names import fill_template, link_file
 from lightgen_runtime.callbacks.finite_loss import FiniteLoss
 from lightgen_runtime.io import location
 from lightgen_runtime.io.async_checkpoint_io import AsyncCheckpointIO
+from lightgen_runtime.io.store import EXTENSION
 from lightgen_runtime.utilities.exceptions import CheckpointWriteError
 from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -45,7 +46,7 @@ class KeptFiles(Checkpoint):
     CHECKPOINT_JOIN_CHAR = "-"
     CHECKPOINT_EQUALS_CHAR = "="
     CHECKPOINT_NAME_LAST = "last"
-    FILE_EXTENSION = ".ckpt"
+    FILE_EXTENSION = EXTENSION
     STARTING_VERSION = 1
 
     dirpath: str | None

@@ -14,7 +14,6 @@ from lightgen_runtime.io.checkpoint_io import (
     MapLocation,
     TorchCheckpointIO,
 )
-from lightgen_runtime.io.distributed_checkpoint_io import DistributedCheckpointIO
 from lightgen_runtime.io.host_copies import HostCopies
 from lightgen_runtime.utilities.exceptions import CheckpointWriteError
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
@@ -69,9 +68,7 @@ class AsyncCheckpointIO(CheckpointIO):
     ) -> None:
         """Copy `checkpoint`, and write it to `path` soon."""
         self.settle()
-        if isinstance(self.checkpoint_io, DistributedCheckpointIO):
-            checkpoint = self.checkpoint_io.own_part(checkpoint)
-        copied = self._copies.copy(checkpoint)
+        copied = self._copies.copy(self.checkpoint_io.own_part(checkpoint))
         self._number += 1
         self._soon(partial(self._save, self._number, copied, path, storage_options))
 

@@ -83,6 +83,14 @@ class CheckpointIO(ABC):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove the checkpoint at `path`; one that is gone already is no error."""
 
+    def own_part(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """Return what this process is to write of `checkpoint`; by default all of it.
+
+        Called in every process that writes, from the thread that trains, before a copy is
+        made for another thread.
+        """
+        return checkpoint
+
     def teardown(self) -> None:
         """Finish what is still being written; called at the end of each run."""
 

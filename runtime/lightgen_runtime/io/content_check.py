@@ -148,7 +148,8 @@ def reading(
 ) -> Iterator[None]:
     """Make what goes wrong with one entry of a checkpoint an error that names it.
 
-    Only around code of ours: an error of a user's own hook is to pass as it is.
+    Around code of ours, and what takes states alone (a logger, an optimizer): an error of
+    a user's own hook is to pass as it is.
 
     Args:
         key: Where in the checkpoint.

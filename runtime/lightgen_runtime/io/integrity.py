@@ -108,7 +108,7 @@ def sha256_of(path: Path) -> str:
 
 
 class HashingStream:
-    """Passes on what is written, and knows its SHA-256 and its size.
+    """Passes on what is written, and knows its SHA-256.
 
     Args:
         stream: Where to.
@@ -117,14 +117,11 @@ class HashingStream:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._digest = hashlib.sha256()
-        self.size = 0
 
     def write(self, data: bytes) -> int:
         """Write all of `data`."""
         self._digest.update(data)
-        written = self._stream.write(data)
-        self.size += written
-        return written
+        return self._stream.write(data)
 
     def flush(self) -> None:
         """See `io.IOBase`."""

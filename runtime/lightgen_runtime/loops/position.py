@@ -141,10 +141,13 @@ class IndexReader(Reader):
         self._at_start: list[Any] = []
         self._keeps = not _is_reproducible(_indices_of(loader))
         self._indices: Indices | None = None
+        self._own: list[Any] | None = (
+            None  # generators of the dataset, once searched for
+        )
 
     def open(self, skip: int = 0, records: bool = False) -> Iterator[Any]:
         """See `Reader.open`."""
-        restored, self._restored = self._restored, {}
+        restored, self._restored, self._own = self._restored, {}, None
         moment = "samplers_at_start" if skip else "samplers"
         states = restored.get(moment, [])
         for sampler, state in zip(self._samplers, states, strict=False):
@@ -163,14 +166,20 @@ class IndexReader(Reader):
         if self.loader.num_workers == 0 and _is_stateful(dataset):
             state["dataset"] = deepcopy(dataset.state_dict())
         elif self.loader.num_workers == 0:
-            own = own_generators.generators_in(dataset)
-            state |= {"drawn_by_dataset": own_generators.states_of(own)} if own else {}
+            if self._own is None:
+                self._own = own_generators.generators_in(dataset)
+            if self._own:
+                state["drawn_by_dataset"] = own_generators.states_of(self._own)
         if self._samplers:
             state["samplers"] = [deepcopy(s.state_dict()) for s in self._samplers]
             state["samplers_at_start"] = self._at_start
         if taken and self._indices is not None:
             state["last_indices"] = self._indices.drawn_as(taken - 1)
         return state
+
+    def end_pass(self) -> None:
+        """See `Reader.end_pass`."""
+        self._own = None  # the next pass may have others
 
     def restore(self, state: dict[str, Any], in_pass: bool) -> None:
         """See `Reader.restore`."""
@@ -298,6 +307,7 @@ class WorkerReader(IndexReader):
 
     def end_pass(self) -> None:
         """See `Reader.end_pass`."""
+        super().end_pass()
         if self._workers.received:
             self._cut = self._cuts(self._workers.received)
         self._workers.end_pass()

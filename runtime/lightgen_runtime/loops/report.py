@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
+
 if TYPE_CHECKING:
     from lightgen_runtime.core.metric_slots import MetricSlot
     from lightgen_runtime.core.metrics import MetricStore
@@ -118,13 +120,24 @@ class Report:
         self._callback.update({key: self._tensor(v) for key, v in state.items()})
 
     def states_of_loggers(self) -> list[dict[str, Any]]:
-        """Write what loggers hold back; return how far each has come, by class."""
+        """Write what loggers hold back; return how far each has come, by class.
+
+        One that cannot write, as on a full disk, does not cost the checkpoint.
+        """
+        states = []
         for logger in self.loggers:
-            logger.save()
-        return [
-            {"class": type(logger).__qualname__, "state": logger.state_dict()}
-            for logger in self.loggers
-        ]
+            state: dict[str, Any] = {}
+            try:
+                logger.save()
+                state = logger.state_dict()
+            except OSError as error:
+                rank_zero_warn(
+                    f"{type(logger).__name__} cannot write: {error}. The checkpoint does "
+                    "not hold how far it has come: a run that is resumed from it may "
+                    "record twice."
+                )
+            states.append({"class": type(logger).__qualname__, "state": state})
+        return states
 
     def restore_loggers(self, states: list[dict[str, Any]]) -> None:
         """Let loggers drop what was recorded after these states, in the same places."""

@@ -227,14 +227,15 @@ def restore_model(run: Run, checkpoint: dict[str, Any], source: str) -> None:
 
 
 def _restore_callback(callback: Callback, state: Any, source: str) -> None:
-    if not _is_ours(callback):
+    if not is_ours(callback):
         callback.load_state_dict(dict(state))
         return
     with reading(f"callbacks.{callback.state_key}", source):
         callback.load_state_dict(dict(state))
 
 
-def _is_ours(part: object) -> bool:
+def is_ours(part: object) -> bool:
+    """Tell whether the class of `part` is one of this package."""
     return type(part).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 

@@ -100,9 +100,10 @@ def load_chosen(
         raise error or CheckpointFormatError(
             f"`{path}` cannot be read in another process, whose error says more"
         )
+    is_damaged = isinstance(error, CheckpointFormatError)
     rank_zero_warn(
-        f"`{path}` is damaged. `{other}` is taken in its place, the newest valid checkpoint "
-        f"of its folder. What is wrong: {error}"
+        f"`{path}` {'is damaged' if is_damaged else 'cannot be read'}. `{other}` is taken "
+        f"in its place, the newest valid checkpoint of its folder. What is wrong: {error}"
     )
     return strategy.load_checkpoint(other), other
 

@@ -11,6 +11,7 @@ from lightgen_runtime.core.datamodule import LightningDataModule
 from lightgen_runtime.core.hooks import is_overridden
 from lightgen_runtime.io.content_check import check_content, check_structure
 from lightgen_runtime.trainer.checkpoint import (
+    is_ours,
     model_content,
     plain_content,
     training_content,
@@ -62,8 +63,9 @@ def check_storable(run: Run) -> None:
 
 def _ask_callbacks(run: Run, checkpoint: dict[str, Any]) -> None:
     for callback in run.callbacks:
-        is_ours = type(callback).__module__.startswith("lightgen_runtime.")
-        if not is_ours and is_overridden("on_save_checkpoint", callback, Callback):
+        if not is_ours(callback) and is_overridden(
+            "on_save_checkpoint", callback, Callback
+        ):
             _ask(
                 lambda content, hook=callback.on_save_checkpoint: hook(
                     run.trainer, run.module, content

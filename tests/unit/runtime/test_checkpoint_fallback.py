@@ -11,6 +11,7 @@ from small_runs import Small, loader, quiet, variant
 
 from lightgen_runtime import Trainer
 from lightgen_runtime.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightgen_runtime.io import TorchCheckpointIO
 from lightgen_runtime.utilities.exceptions import (
     CheckpointFormatError,
     CheckpointNotFoundError,
@@ -38,7 +39,9 @@ DAMAGES = pytest.mark.parametrize("damage", [truncate, flip, empty])
 
 def keeping(folder: Path, epochs: int = 2, **flags: Any) -> Trainer:
     callback = ModelCheckpoint(folder, save_top_k=-1, save_last=True)
-    return quiet(callbacks=[callback], enable_checkpointing=True, max_epochs=epochs)
+    return quiet(
+        callbacks=[callback], enable_checkpointing=True, max_epochs=epochs, **flags
+    )
 
 
 @pytest.fixture
@@ -58,6 +61,20 @@ def test_last_gives_way_to_the_newest_valid_one(
     newest = folder / "epoch=1-step=8.ckpt"
     assert f"`{newest}` is taken in its place" in str(told[0].message)
     assert trainer.ckpt_path == str(newest)
+    assert trainer.global_step == 12
+
+
+class Forbidding(TorchCheckpointIO):
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        if Path(path).name == "last.ckpt":
+            raise PermissionError(13, "Permission denied", str(path))
+        return super().load_checkpoint(path, *args, **kwargs)
+
+
+def test_file_that_may_not_be_read_is_not_called_damaged(folder: Path) -> None:
+    trainer = keeping(folder, epochs=3, plugins=Forbidding())
+    with pytest.warns(UserWarning, match=r"last\.ckpt` cannot be read.*Permission"):
+        trainer.fit(Small(), loader(), ckpt_path="last")
     assert trainer.global_step == 12
 
 

@@ -210,3 +210,23 @@ def test_logger_of_ones_own_gets_its_state(tmp_path: Path) -> None:
         if taken:
             assert logger.taken is not None
             assert logger.taken["files"] == 3
+
+
+class SaveOnFullDisk(SaveAndFail):
+    """Saves while the logger cannot write its rows."""
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        def refuse() -> None:
+            raise OSError(28, "No space left on device")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trainer.logger, "save", refuse)
+            super().on_train_batch_end(trainer, *args)
+
+
+def test_logger_that_cannot_write_costs_no_checkpoint(tmp_path: Path) -> None:
+    saving = SaveOnFullDisk(tmp_path / "x.ckpt", save=3, fail=99)
+    with pytest.warns(UserWarning, match="CSVLogger cannot write.*No space left"):
+        fit(CSVLogger(tmp_path), saving)
+    own = torch.load(tmp_path / "x.ckpt")["lightgen"]
+    assert own["loggers"] == [{"class": "CSVLogger", "state": {}}]

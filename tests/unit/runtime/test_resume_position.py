@@ -22,6 +22,8 @@ from torch.utils.data import (
 )
 
 from lightgen_runtime import Callback, LightningModule, Trainer, seed_everything
+from lightgen_runtime.loops import own_generators
+from lightgen_runtime.loops.feed import Feed
 from lightgen_runtime.utilities import CombinedLoader
 
 ROWS, SIZE = 14, 2  # 7 batches an epoch
@@ -511,3 +513,38 @@ def test_validation_goes_on_behind_its_batch(name: str, tmp_path: Path) -> None:
         val_check_interval=4,
         max_epochs=2,
     )
+
+
+class Endless(torch.utils.data.Sampler[int]):
+    """Draws as many indices as there are, without saying how many."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(ROWS))
+
+
+class Wrapped:
+    """A batch of a class that no checkpoint holds."""
+
+    def __init__(self, rows: list[torch.Tensor]) -> None:
+        self.rows = torch.stack(rows)
+
+
+def test_generators_are_searched_for_once_a_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searched: list[Any] = []
+    original = own_generators.generators_in
+
+    def search(owner: Any) -> list[Any]:
+        searched.append(owner)
+        return original(owner)
+
+    monkeypatch.setattr(own_generators, "generators_in", search)
+    loader = DataLoader(
+        Augmented(), batch_size=SIZE, sampler=Endless(), collate_fn=Wrapped
+    )
+    feed = Feed(loader, float("inf"), None)
+    for passes in (1, 2):
+        assert len(list(feed.batches(feed.open()))) == ROWS // SIZE
+        feed.end_pass()
+        assert len(searched) == passes
