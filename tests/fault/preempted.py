@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightgen_runtime import Callback, LightningModule, Trainer, seed_everything
 from lightgen_runtime.callbacks import Preemption
-from lightgen_runtime.trainer import signals
+from lightgen_runtime.trainer import interruption, signals
 
 BATCHES = 4  # an epoch
 EPOCHS = 3
@@ -347,10 +347,12 @@ def slurm() -> None:
     assert Path("calls").read_text() == "requeue 77\n"
     assert Path("hpc_ckpt_77.ckpt").is_file()
     os.environ["SLURM_RESTART_COUNT"] = "1"
+    interruption._fits.clear()  # as in another process
     interrupt(143, send(signal.SIGTERM, "training", 7))
     assert (
         Path("calls").read_text() == "requeue 77\n"
     ), "the cluster does it after SIGTERM"
+    interruption._fits.clear()
     resumed = fit()
     assert not Path("hpc_ckpt_77.ckpt").exists()
     whole = fit(folder="whole")

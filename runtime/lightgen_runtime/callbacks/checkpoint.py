@@ -16,6 +16,6 @@ class Checkpoint(Callback):
 
         Returns:
             Who keeps it (`kept_by`), its `score` and its `role`: "best", "last",
-            "interrupted" or None.
+            "interrupted", "partial" or None.
         """
         return None

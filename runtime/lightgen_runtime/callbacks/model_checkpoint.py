@@ -296,7 +296,8 @@ class ModelCheckpoint(KeptFiles):
         metrics = self._metrics_to_rank(trainer)
         path = self._free_path(trainer, metrics, "")
         self._write(trainer, path, "interrupted")
-        self._save_newest(trainer, metrics)
+        if not trainer.strategy.is_parted:  # else no fit may be able to go on from it
+            self._save_newest(trainer, metrics)
         rank_zero_info(
             f"Saved `{path}` because of {type(exception).__name__}: {exception}"
         )

@@ -30,8 +30,11 @@ class OnExceptionCheckpoint(Checkpoint):
 
     Compat: Lightning writes and removes the file in every stage, so that evaluating the
     file deletes it; here only a fit does either, and one that fails before its first
-    batch leaves the file as it is. A trial run (`fast_dev_run`) leaves no
-    file.
+    batch, trains nothing, or is a trial run (`fast_dev_run`) leaves the file as it is.
+    After a signal that has the fit's state saved elsewhere nothing is written.
+
+    Of several processes one writes, and not where all others would have to. What it
+    writes inside an epoch holds the weights, but no fit can go on from it.
 
     Example:
         >>> OnExceptionCheckpoint("runs").ckpt_path
@@ -49,7 +52,7 @@ class OnExceptionCheckpoint(Checkpoint):
             )
         self.dirpath = dirpath
         self.filename = filename
-        self._trains = self._failed = False
+        self._trains = self._failed = self._ended = False
 
     @property
     def ckpt_path(self) -> str:
@@ -58,11 +61,15 @@ class OnExceptionCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget how the last run ended."""
-        self._trains = self._failed = False
+        self._trains = self._failed = self._ended = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that there is something to save from now on."""
         self._trains = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that the fit has done what it was to do."""
+        self._ended = True
 
     def record_of(self, path: str) -> dict[str, Any] | None:
         """See `Checkpoint`."""
@@ -76,7 +83,7 @@ class OnExceptionCheckpoint(Checkpoint):
         """Write the file."""
         self._failed = True
         # A fit that could not begin must not replace what an earlier one has left.
-        if not self._trains or trainer.fast_dev_run:
+        if not self._trains or trainer.fast_dev_run or trainer.interrupted_path:
             return
         try:
             trainer.save_checkpoint(self.ckpt_path)
@@ -91,5 +98,7 @@ class OnExceptionCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, stage: str
     ) -> None:
         """Remove the file of an earlier failure, once a fit has ended well."""
-        if stage == "fit" and not self._failed and location.exists(self.ckpt_path):
+        if stage != "fit" or not self._ended or self._failed or trainer.fast_dev_run:
+            return
+        if location.exists(self.ckpt_path):
             trainer.strategy.remove_checkpoint(self.ckpt_path)

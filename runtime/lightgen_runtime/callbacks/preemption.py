@@ -22,9 +22,9 @@ class Preemption(Callback):
     signal ends the fit at the next safe point, behind the running batch, with exit code
     128 + its number. A trainer with a `ModelCheckpoint` writes
     `interrupted-step=<n>.ckpt` into its folder first; a fit that resumes from that file
-    replaces or removes it. In a batch job of SLURM the file is
-    `hpc_ckpt_<job>.ckpt` in `default_root_dir`, and a fit of the same job, started again,
-    goes on from it.
+    replaces it, or removes it once there is a newer one. In a batch job of SLURM the file
+    is `hpc_ckpt_<job>.ckpt` in `default_root_dir`, with a mark behind the number where
+    the job has several fits, and the same fit of the job, started again, goes on from it.
 
     Ctrl-C does the same and ends with `KeyboardInterrupt`; a second one stops at once.
 

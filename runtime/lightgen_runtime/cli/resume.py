@@ -107,10 +107,16 @@ def choose_resumption(wanted: str, job: str | None) -> Resumption | None:
 def of_job(job: str) -> Resumption | None:
     """Return what a SLURM job left in the folder of its run when it was interrupted."""
     for run in runs():
-        path = run.folder / f"hpc_ckpt_{job}.ckpt"
-        if path.exists() and is_sound(path):
-            return Resumption.of(run, path)
+        names = (f"hpc_ckpt_{job}.ckpt", f"hpc_ckpt_{job}-*.ckpt")
+        found = [path for name in names for path in run.folder.glob(name)]
+        for path in sorted(found, key=_modified_at, reverse=True):
+            if is_sound(path):
+                return Resumption.of(run, path)
     return None
+
+
+def _modified_at(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def _of_number(number: str) -> Resumption:

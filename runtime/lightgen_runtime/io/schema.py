@@ -186,8 +186,9 @@ def note_record(checkpoint: dict[str, Any], record: Mapping[str, Any]) -> None:
     Args:
         checkpoint: Gets the record under our key.
         record: `kept_by`, the key of the callback that keeps the file; its `score`, its
-            `role` ("best", "last", "interrupted" or None), the `run` that it belongs to
-            and its `name`: a copy of it under another one is nobody's.
+            `role` ("best", "last", "interrupted", "partial": no fit can go on from it; or
+            None), the `run` that it belongs to and its `name`: a copy of it under another
+            one is nobody's.
     """
     own = checkpoint.setdefault(OWN_KEY, {"format": OWN_FORMAT})
     own["record"] = dict(record)

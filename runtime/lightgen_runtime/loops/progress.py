@@ -69,6 +69,11 @@ class Progress:
             self.phase = SETTLED
 
     @property
+    def is_inside_epoch(self) -> bool:
+        """Whether batches of the running epoch are done, and others are not."""
+        return self.batch_idx > 0 and not self.is_last_batch
+
+    @property
     def epochs_done(self) -> int:
         """Epochs whose last batch is done; what is due then may still be to do."""
         over = self.is_last_batch and self.phase not in (EPOCH_START, STOPPED)

@@ -248,6 +248,18 @@ class Strategy(ABC):
         """Return an optimizer's saved state as this process holds its parameters."""
         return state
 
+    @property
+    def is_parted(self) -> bool:
+        """Whether an exception has parted this process from the others."""
+        return False
+
+    def check_can_save(self, filepath: str | Path) -> None:
+        """Refuse to write a checkpoint for which other processes are gone.
+
+        Raises:
+            CheckpointWriteError: It would wait for them for ever.
+        """
+
     def save_checkpoint(
         self,
         checkpoint: dict[str, Any],

@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,10 @@ from lightgen_runtime.strategies.launch import (
 )
 from lightgen_runtime.strategies.ranks import Ranks, ranks_from_environment
 from lightgen_runtime.strategies.stop_votes import StopVotes
-from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.exceptions import (
+    CheckpointWriteError,
+    MisconfigurationException,
+)
 from lightgen_runtime.utilities.nearest import did_you_mean
 from lightgen_runtime.utilities.rank_zero import rank_zero_only
 from lightgen_runtime.utilities.seed import reset_seed
@@ -169,6 +173,21 @@ class ParallelStrategy(Strategy):
         """See `Strategy`."""
         self._alone = True
         note_failure(True)
+
+    @property
+    def is_parted(self) -> bool:
+        """See `Strategy`."""
+        return self._alone and self.world_size > 1
+
+    def check_can_save(self, filepath: str | Path) -> None:
+        """See `Strategy`."""
+        needs_all = self.spreads_model or self.checkpoint_io.writes_from_all_processes
+        if self.is_parted and needs_all:
+            raise CheckpointWriteError(
+                filepath,
+                "an exception has parted the processes, all of which it needs",
+                "Go on from an earlier checkpoint.",
+            )
 
     def teardown(self) -> None:
         """Release the module; the processes stay together for the next run."""

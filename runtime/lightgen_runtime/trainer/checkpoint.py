@@ -23,6 +23,7 @@ from lightgen_runtime.io.schema import (
     loops_from_progress,
     plain,
     progress_from_loops,
+    record_in,
     written_out,
 )
 from lightgen_runtime.loops import own_generators
@@ -307,6 +308,12 @@ def _own_of_this_process(run: Run, own: dict[str, Any], source: str) -> dict[str
         CheckpointMismatchError: The file is from inside an epoch, by another number of
             processes: how much of the data each has read means something else here.
     """
+    if record_in({OWN_KEY: own})["role"] == "partial":
+        raise CheckpointMismatchError(
+            f"`{source}` was written inside an epoch by one of several processes, because "
+            "an exception ended their fit: where the others stood is not known. Go on from "
+            "another checkpoint; `load_from_checkpoint` takes the weights of this one."
+        )
     others = own.get("other_processes", [])
     strategy = run.parts.strategy
     if not own or strategy.world_size == 1 + len(others):

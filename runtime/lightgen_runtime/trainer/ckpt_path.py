@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -11,7 +12,7 @@ from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
 from lightgen_runtime.callbacks.on_exception_checkpoint import OnExceptionCheckpoint
 from lightgen_runtime.io import location
 from lightgen_runtime.io.folder_leftovers import put_back_former
-from lightgen_runtime.io.store import newest_valid
+from lightgen_runtime.io.store import newest_valid, read_manifest
 from lightgen_runtime.trainer import slurm
 from lightgen_runtime.trainer.interruption import INTERRUPTED_PREFIX, job_file
 from lightgen_runtime.utilities.exceptions import (
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from lightgen_runtime.trainer.trainer import Trainer
 
 # Source: the name under which Lightning saves when a cluster ends a job.
-_HPC_FILE = re.compile(r"hpc_ckpt_(\d+)\.ckpt")
+_HPC_FILE = re.compile(r"hpc_ckpt_(\d+)(?:-[0-9a-f]{8})?\.ckpt")
 
 
 class Choice(NamedTuple):
@@ -119,7 +120,7 @@ def _resolved(
     if ckpt_path == "best":
         return _best(trainer) or _no_best(trainer, call)
     if ckpt_path == "last":
-        path = _last(trainer)
+        path = _last(trainer, fn)
         if path is None:
             _tell_of_no_last(trainer, call, fn)
         return path
@@ -183,9 +184,12 @@ def _after_exception(trainer: Trainer) -> str | None:
 
     Compat: Lightning also goes on from what earlier runs that ended well have left.
     """
-    if trainer.fast_dev_run or _newest(_left_by_exceptions(trainer)) is None:
+    if trainer.fast_dev_run or not _left_by_exceptions(trainer):
         return None
-    path = _last(trainer)
+    left = _resumable(_left_by_exceptions(trainer)) + _interrupted(trainer)
+    if _newest(left) is None:
+        return None
+    path = _last(trainer, "fit")
     rank_zero_warn(
         f"`trainer.fit()` goes on from `{path}`, because an exception ended the fit before. "
         "Remove what its `OnExceptionCheckpoint` has left to begin anew."
@@ -201,20 +205,43 @@ def _left_by_exceptions(trainer: Trainer) -> list[str]:
     ]
 
 
-def _last(trainer: Trainer) -> str | None:
+def _resumable(paths: list[str]) -> list[str]:
+    """Leave out what one of several processes wrote inside an epoch."""
+    kept = []
+    for path in filter(None, paths):
+        folder, name = location.split(path)
+        if read_manifest(folder).get(name, {}).get("role") != "partial":
+            kept.append(path)
+    return kept
+
+
+def _interrupted(trainer: Trainer) -> list[str]:
+    return [
+        path
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, ModelCheckpoint)
+        for path in _files_called(
+            INTERRUPTED_PREFIX, callback, _folder(callback, trainer)
+        )
+    ]
+
+
+def _last(trainer: Trainer, fn: str) -> str | None:
     """Return the newest file called last, or saved because of an exception or a signal.
 
     If there is none, any file that this trainer itself has saved will do.
     """
-    found = _left_by_exceptions(trainer)
+    found = _left_by_exceptions(trainer) + _interrupted(trainer)
     saved: list[str] = []
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             if not location.is_remote(_folder(callback, trainer)):
                 put_back_former(Path(_folder(callback, trainer)))
-            for name in (callback.CHECKPOINT_NAME_LAST, INTERRUPTED_PREFIX):
-                found += _files_called(name, callback, _folder(callback, trainer))
+            name = callback.CHECKPOINT_NAME_LAST
+            found += _files_called(name, callback, _folder(callback, trainer))
             saved += [*callback.best_k_models, callback.best_model_path]
+    if fn == "fit":
+        found, saved = _resumable(found), _resumable(saved)
     return _newest(found) or _newest(saved)
 
 
@@ -228,6 +255,12 @@ def newest_checkpoint(trainer: Trainer) -> str | None:
         if isinstance(callback, OnExceptionCheckpoint):
             known.append(callback.ckpt_path)
     return _newest(known)
+
+
+def has_left_state(trainer: Trainer) -> bool:
+    """Tell whether the fit that was stopped has left what its job goes on from."""
+    left = [*_resumable(_left_by_exceptions(trainer)), trainer.interrupted_path or ""]
+    return _newest(left) is not None
 
 
 def _newest(paths: list[str]) -> str | None:
@@ -272,13 +305,15 @@ def _tell_of_no_last(trainer: Trainer, call: str, fn: str) -> None:
 
 
 def _hpc(trainer: Trainer) -> str | None:
-    root = trainer.default_root_dir
-    numbered = [
-        (int(match.group(1)), name)
-        for name in location.names_in(root, folders=True)
-        if (match := _HPC_FILE.fullmatch(name)) is not None
-    ]
-    return location.join(root, max(numbered)[1]) if numbered else None
+    root, job = trainer.default_root_dir, slurm.batch_job()
+    if job is not None and location.exists(own := job_file(trainer, job)):
+        return own
+    of_jobs: dict[int, list[str]] = defaultdict(list)
+    for name in location.names_in(root, folders=True):
+        match = _HPC_FILE.fullmatch(name)
+        if match is not None and match.group(1) != job:  # else of another fit of ours
+            of_jobs[int(match.group(1))].append(location.join(root, name))
+    return _newest(of_jobs[max(of_jobs)]) if of_jobs else None
 
 
 def _no_hpc(trainer: Trainer, call: str) -> NoReturn:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lightgen_runtime.callbacks.preemption import Preemption
 from lightgen_runtime.io.schema import SETTLED
 from lightgen_runtime.trainer import slurm
-from lightgen_runtime.trainer.ckpt_path import newest_checkpoint
+from lightgen_runtime.trainer.ckpt_path import has_left_state, newest_checkpoint
 from lightgen_runtime.trainer.interruption import save_interrupted
 from lightgen_runtime.trainer.states import RunningStage
 from lightgen_runtime.trainer.wakeup import Wakeup
@@ -26,6 +26,7 @@ from lightgen_runtime.utilities.exceptions import SIGTERMException
 from lightgen_runtime.utilities.rank_zero import (
     print_to_stderr,
     rank_zero_only,
+    rank_zero_warn,
 )
 
 if TYPE_CHECKING:
@@ -280,8 +281,15 @@ def requeue_if_due(trainer: Trainer, error: BaseException | None) -> None:
     warned = isinstance(error, SIGTERMException) and (
         _name(error.signal) == _REQUEUE_SIGNAL and trainer.is_global_zero
     )
-    if warned and settings_of(trainer).requeue and slurm.batch_job() is not None:
+    if not warned or not settings_of(trainer).requeue or slurm.batch_job() is None:
+        return
+    if has_left_state(trainer):
         slurm.requeue()
+        return
+    rank_zero_warn(
+        "The job stays out of the queue of SLURM: nothing was saved that a fit in it could "
+        "go on from. A `ModelCheckpoint` keeps the state of a fit that is stopped."
+    )
 
 
 def _former_handlers(trainer: Trainer, keeps: bool) -> dict[int, Any]:

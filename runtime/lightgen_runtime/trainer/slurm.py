@@ -21,6 +21,12 @@ def batch_job() -> str | None:
     return job if job.isdigit() and not interactive else None
 
 
+def task() -> int:
+    """Return the number of this process among those that `srun` has started."""
+    number = os.environ.get("SLURM_PROCID", "0")
+    return int(number) if number.isdigit() else 0
+
+
 def restarted_job() -> str | None:
     """Return the number of the job if SLURM has started it before."""
     restarts = os.environ.get("SLURM_RESTART_COUNT", "0")

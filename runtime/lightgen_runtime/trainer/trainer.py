@@ -40,7 +40,7 @@ from lightgen_runtime.trainer.checkpoint import dump_checkpoint
 from lightgen_runtime.trainer.ckpt_path import choose_checkpoint
 from lightgen_runtime.trainer.environment import with_defaults_from_environment
 from lightgen_runtime.trainer.init_module import tensors_made_for
-from lightgen_runtime.trainer.interruption import forget_interrupted
+from lightgen_runtime.trainer.interruption import begin_fit, forget_interrupted
 from lightgen_runtime.trainer.lifecycle import (
     conclude,
     prepare,
@@ -206,6 +206,7 @@ class Trainer(TrainerView):
         self._should_stop = False
         self._received_sigterm = False
         self.interrupted_path: str | None = None
+        self.job_mark = ""  # which of a job's fits this is
         self._run: Run | None = None
         self.fit_id = ""  # what a fit and all that go on from it have in common
 
@@ -245,7 +246,7 @@ class Trainer(TrainerView):
         given = {"train": train_dataloaders, "validate": val_dataloaders}
         self._should_stop = self._received_sigterm = False
         self.fit_id = secrets.token_hex(8)
-        self.interrupted_path = None
+        begin_fit(self)
         if self._unlimited and self.max_epochs == DEFAULT_MAX_EPOCHS:
             rank_zero_warn(
                 "`Trainer` got neither max_epochs nor max_steps: training stops after "
@@ -372,6 +373,7 @@ class Trainer(TrainerView):
             raise RuntimeError(
                 "`trainer.save_checkpoint` before any run: there is no model to save"
             )
+        self.strategy.check_can_save(filepath)
         error: Exception | None = None
         with self.profiler.profile("save_checkpoint"):
             checkpoint = dump_checkpoint(self._run, bool(weights_only))
@@ -397,6 +399,8 @@ class Trainer(TrainerView):
         record = next((record for record in records if record), NO_RECORD)
         if str(path) == self.interrupted_path:
             record = {**NO_RECORD, "role": "interrupted"}
+        if self.strategy.is_parted and self.progress.is_inside_epoch:
+            record = {**record, "role": "partial"}
         return {**record, "run": self.fit_id, "name": location.split(path)[1]}
 
     def print(self, *args: Any, **kwargs: Any) -> None:
@@ -436,7 +440,7 @@ class Trainer(TrainerView):
                     result = story(run)
             conclude(run, fn)
             if fn == "fit":
-                forget_interrupted(self)
+                forget_interrupted(self, trained=run.resumed is None)
             self.state.status = TrainerStatus.FINISHED
             return result
         except TunerExit:

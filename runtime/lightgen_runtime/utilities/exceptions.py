@@ -42,18 +42,21 @@ class CheckpointWriteError(LightgenRuntimeError, OSError):
     Args:
         path: Where to.
         cause: What the system said.
+        remedy: What to do.
     """
 
-    def __init__(self, path: object, cause: object) -> None:
+    def __init__(
+        self,
+        path: object,
+        cause: object,
+        remedy: str = "Make room or grant access there, or choose another folder.",
+    ) -> None:
         super().__init__(str(path), str(cause))
-        self.path, self.cause = str(path), str(cause)
+        self.path, self.cause, self.remedy = str(path), str(cause), remedy
         self.errno = getattr(cause, "errno", None)
 
     def __str__(self) -> str:
-        return (
-            f"The checkpoint `{self.path}` cannot be written: {self.cause}. Make room or "
-            "grant access there, or choose another folder."
-        )
+        return f"The checkpoint `{self.path}` cannot be written: {self.cause}. {self.remedy}"
 
     def as_warning(self) -> str:
         """Return what to say where the fit goes on all the same."""

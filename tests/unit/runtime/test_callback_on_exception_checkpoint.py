@@ -66,6 +66,17 @@ def test_trial_run_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("flags", [{"fast_dev_run": True}, {"max_epochs": 0}])
+def test_fit_that_trains_nothing_leaves_the_file(
+    tmp_path: Path, flags: dict[str, Any]
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        trainer_in(tmp_path).fit(failing(2), loader())
+    path = tmp_path / "on_exception.ckpt"
+    trainer_in(tmp_path, **flags).fit(Small(), loader(), ckpt_path=path)
+    assert path.exists()
+
+
 def test_file_needs_a_name() -> None:
     with pytest.raises(MisconfigurationException, match="needs a name"):
         OnExceptionCheckpoint("folder", "")
