@@ -23,6 +23,9 @@ from lightgen.project.state import STATE_PATH, read_state
 
 _DEFAULT_CONFIG = "config.yaml"
 
+TYPED_COMMAND = "LIGHTGEN_COMMAND"
+"""The environment variable in which the program finds how it was called, to say so."""
+
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Click settings of a command that hands on every option it does not know."""
 
@@ -132,8 +135,12 @@ def _become(
     os.execve(
         sys.executable,
         [sys.executable, "-m", package, *arguments],
-        os.environ | {"PYTHONPATH": search_path},
+        os.environ | {"PYTHONPATH": search_path, TYPED_COMMAND: _typed()},
     )
+
+
+def _typed() -> str:
+    return shlex.join(["lightgen", *sys.argv[1:]])
 
 
 def _runnable_package(root: Path) -> str:

@@ -32,11 +32,32 @@ def compare(one: Contents, other: Contents) -> dict[str, Any]:
         "training": [
             key
             for key in ("optimizer_states", "lr_schedulers", "callbacks")
-            if not _equal(one.checkpoint.get(key), other.checkpoint.get(key))
+            if not _equal(_state(one, key), _state(other, key))
         ],
     }
     same = not any(found.values())
     return {"first": str(one.path), "second": str(other.path), "same": same, **found}
+
+
+def _state(contents: Contents, key: str) -> Any:
+    """Return a part of the training's state; paths as seen from the callback's folder."""
+    state = contents.checkpoint.get(key)
+    if key != "callbacks" or not isinstance(state, dict):
+        return state
+    return {name: _located(entry) for name, entry in state.items()}
+
+
+def _located(state: Any) -> Any:
+    folder = state.get("dirpath") if isinstance(state, dict) else None
+    return state if not isinstance(folder, str) else _relative(state, folder)
+
+
+def _relative(value: Any, folder: str) -> Any:
+    if isinstance(value, dict):
+        return {_relative(k, folder): _relative(v, folder) for k, v in value.items()}
+    if isinstance(value, str) and value.startswith(folder):
+        return value.removeprefix(folder).lstrip("/\\")
+    return value
 
 
 def _between(a: Any, b: Any) -> dict[str, Any] | None:
@@ -100,6 +121,8 @@ def rendered(found: dict[str, Any]) -> str:
     if found["weights"]:
         rows = [[name, *_spelled(change)] for name, change in found["weights"].items()]
         lines.append(heading("weights that differ", columns(rows)))
+    if not any(found[key] for key in ("weights", "only_in_first", "only_in_second")):
+        lines.append("weights: the same")
     for key in ("hyperparameters", "counters"):
         if found[key]:
             pairs = {name: f"{a} -> {b}" for name, (a, b) in found[key].items()}

@@ -64,6 +64,7 @@ from lightgen_runtime.utilities.exceptions import (
     MisconfigurationException,
     NonFiniteLossError,
     OutputExistsError,
+    RunInUseError,
     SIGTERMException,
 )
 from lightgen_runtime.utilities.rank_zero import rank_zero_only
@@ -72,6 +73,9 @@ FAILED = 1
 USAGE = 2
 IN_THE_WAY = 3
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+
+# `lightgen train` sets it to how it was called.
+TYPED_COMMAND = "LIGHTGEN_COMMAND"
 
 # Not part of what a run is: how this one command was called.
 _CALL_ONLY = ("config", "json", "ckpt_path", "resume")
@@ -130,6 +134,7 @@ class ProjectCLI(LightningCLI):
             self._say_what_is_kept(resumable=True)
             sys.exit(INTERRUPTED)
         except SIGTERMException:
+            _say("Interrupted.")
             self._say_what_is_kept(resumable=True)
             raise
         finally:
@@ -375,9 +380,15 @@ class ProjectCLI(LightningCLI):
 
     def _conclude(self, status: Status, seconds: float) -> None:
         """Keep and print the result, whatever it is."""
+        if self._resumption is not None:
+            seconds += self._resumption.seconds
         summary = self._summary(status, seconds)
         self._last_checkpoint = summary.last_checkpoint
-        if self._run is not None:
+        resumption = self._resumption
+        if resumption and resumption.has_added_nothing(summary.steps):
+            resumption.take_back()
+            _say("nothing left to train: raise --trainer.max_epochs to go on")
+        elif self._run is not None:
             write_json(self._run.folder / SUMMARY, summary.as_json())
         if (
             self._results is not None
@@ -417,13 +428,15 @@ class ProjectCLI(LightningCLI):
         if self._last_checkpoint is None:
             _say("No checkpoint had been written yet.")
             return
-        _say(f"kept: {self._last_checkpoint}")
+        # The Trainer has told of the state that it saved.
+        if self._last_checkpoint != shown_path(self.trainer.interrupted_path):
+            _say(f"kept: {self._last_checkpoint}")
         if resumable:
-            _say(f"resume: {_bare_command(self._parser('fit').args)} --resume auto")
+            _say(f"resume: {_resuming_command(self._parser('fit').args)}")
 
 
 def _exit_code(error: LightgenRuntimeError) -> int:
-    if isinstance(error, OutputExistsError):
+    if isinstance(error, OutputExistsError | RunInUseError):
         return IN_THE_WAY
     has_failed = isinstance(error, NonFiniteLossError | CheckpointWriteError)
     return FAILED if has_failed else USAGE
@@ -435,15 +448,18 @@ def _is_bad_input(error: BaseException) -> bool:
     return ours and not isinstance(error, NonFiniteLossError)
 
 
-def _bare_command(args: list[str]) -> str:
-    """Return the command line of this process, but for where it begins."""
-    start = ("--ckpt_path", "--resume")
+def _resuming_command(args: list[str]) -> str:
+    """Return the command that this process was started by, but for where it begins."""
+    typed = os.environ.get(TYPED_COMMAND)
+    start = ("--ckpt_path", "--ckpt", "--resume")
+    words = shlex.split(typed) if typed else [*_program(), "fit", *args]
     kept = [
-        arg
-        for arg, previous in zip(args, ["", *args], strict=False)
-        if arg.partition("=")[0] not in start and previous not in start
+        word
+        for word, previous in zip(words, ["", *words], strict=False)
+        if word.partition("=")[0] not in start and previous not in start
     ]
-    return _search_path() + shlex.join([*_program(), "fit", *kept])
+    path = "" if typed else _search_path()
+    return f"{path}{shlex.join(kept)} --resume auto"
 
 
 def _search_path() -> str:

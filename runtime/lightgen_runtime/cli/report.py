@@ -35,7 +35,8 @@ class Summary:
             one that it resumes from.
         predictions: The file that predict wrote.
         exported: The file that export wrote.
-        seconds: Duration.
+        seconds: Duration; of a fit that went on in its folder, of all its parts, but for
+            one that was killed.
         epochs: Epochs completed by the model so far.
         steps: Optimizer steps of the model so far.
 
@@ -94,11 +95,11 @@ def result_table(summary: Summary) -> str:
     rows: dict[str, str] = {
         name: _number(value) for name, value in summary.metrics.items()
     }
-    best = summary.best_checkpoint
+    best, source = summary.best_checkpoint, summary.ckpt_path
     where = {
         "best checkpoint": best,
         "last checkpoint": None if best else summary.last_checkpoint,
-        "from checkpoint": summary.ckpt_path,
+        "from checkpoint": source if source and Path(source).exists() else None,
         "predictions": summary.predictions,
         "exported": summary.exported,
         "run": summary.run,
@@ -124,4 +125,8 @@ def _duration(summary: Summary) -> str:
     time = f"{summary.seconds:.1f} s"
     if summary.command != "fit":
         return time
-    return f"{time}, {summary.epochs} epochs, {summary.steps} steps"
+    return f"{time}, {_count(summary.epochs, 'epoch')}, {_count(summary.steps, 'step')}"
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"

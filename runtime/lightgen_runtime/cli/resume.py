@@ -11,11 +11,12 @@ from typing import Any
 
 import yaml
 
-from lightgen_runtime.cli.runs import CONFIG, SUMMARY, Run, is_sound, run_named, say
+from lightgen_runtime.cli.runs import CONFIG, SUMMARY, Run, is_sound, run_named
 from lightgen_runtime.cli.runs import runs_newest_first as runs
 from lightgen_runtime.utilities.exceptions import (
     CheckpointNotFoundError,
     MisconfigurationException,
+    RunInUseError,
 )
 from lightgen_runtime.utilities.rank_zero import rank_zero_only
 
@@ -37,13 +38,24 @@ class Resumption:
     run: Run
     checkpoint: Path
     files: dict[Path, bytes]  # what the fit will replace, as it was before
+    former: dict[str, Any]  # the summary; empty after a kill
 
     @classmethod
     def of(cls, run: Run, checkpoint: Path) -> Resumption:
         """Remember the run as it is."""
         paths = [run.folder / name for name in (CONFIG, SUMMARY)]
         files = {path: path.read_bytes() for path in paths if path.is_file()}
-        return cls(run, checkpoint, files)
+        return cls(run, checkpoint, files, run.summary() or {})
+
+    @property
+    def seconds(self) -> float:
+        """Return what the run has taken so far, as far as it is known."""
+        return float(self.former.get("seconds") or 0)
+
+    def has_added_nothing(self, steps: int) -> bool:
+        """Tell whether the run had been completed and is at the same step now."""
+        was_completed = self.former.get("status") == "completed"
+        return was_completed and self.former.get("steps") == steps
 
     def begin(self) -> None:
         """Have the run count as one that is not over."""
@@ -82,7 +94,8 @@ def choose_resumption(wanted: str, job: str | None) -> Resumption | None:
         None if there is nothing to go on with.
 
     Raises:
-        MisconfigurationException: `wanted` is neither; or the run is being trained.
+        MisconfigurationException: `wanted` is neither.
+        RunInUseError: The run, or the only one that is not over, is being trained.
         CheckpointNotFoundError: There is no such run, or it has no checkpoint.
     """
     if wanted.isdigit():
@@ -94,13 +107,16 @@ def choose_resumption(wanted: str, job: str | None) -> Resumption | None:
         )
     if job is not None and (own := of_job(job)) is not None:
         return own
+    in_use: Run | None = None
     for run in runs():
         if run.is_over():
             continue
         if is_in_use(run):
-            say(f"run {run.number} is being trained by another process")
+            in_use = in_use or run
         elif (path := run.newest_sound(resumable=True)) is not None:
             return Resumption.of(run, path)
+    if in_use is not None:
+        raise in_use_error(in_use)
     return None
 
 
@@ -141,7 +157,7 @@ def hold(run: Run) -> int | None:
         What to release; None where a folder cannot be locked.
 
     Raises:
-        MisconfigurationException: Another process trains in it.
+        RunInUseError: Another process trains in it.
     """
     if not _HAS_LOCKS:
         return None
@@ -160,11 +176,11 @@ def hold(run: Run) -> int | None:
     raise in_use_error(run)
 
 
-def in_use_error(run: Run) -> MisconfigurationException:
+def in_use_error(run: Run) -> RunInUseError:
     """Return the error for a run that cannot be gone on with just now."""
-    return MisconfigurationException(
-        f"run {run.number} is being trained by another process. Wait for its end, or begin "
-        "a run of its own with `--ckpt_path`."
+    return RunInUseError(
+        f"Run {run.number} is being trained by another process. Wait for its end, or begin "
+        "a new run: without `--resume`, or with `--resume weights`."
     )
 
 

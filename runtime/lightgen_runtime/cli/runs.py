@@ -47,7 +47,7 @@ class Run:
 
     def checkpoint(self, kind: CheckpointKind) -> Path | None:
         """Return the best or last checkpoint of this run, if there is such a file."""
-        summary = self._summary()
+        summary = self.summary()
         if summary is not None:
             name = summary.get(f"{kind}_checkpoint")
             path = Path(name) if isinstance(name, str) else None
@@ -83,7 +83,7 @@ class Run:
 
     def is_over(self) -> bool:
         """Tell whether there is nothing to go on with: it is complete, or was no fit."""
-        summary = self._summary()
+        summary = self.summary()
         if summary is None:  # killed, or running
             return False
         return summary.get("command") != "fit" or summary.get("status") == "completed"
@@ -91,7 +91,7 @@ class Run:
     @property
     def status(self) -> str:
         """How it ended: completed, interrupted, failed or killed."""
-        summary = self._summary()
+        summary = self.summary()
         return "killed" if summary is None else str(summary.get("status"))
 
     def discard_start(self) -> None:
@@ -103,7 +103,8 @@ class Run:
             if not any(self.folder.parent.iterdir()):
                 self.folder.parent.rmdir()
 
-    def _summary(self) -> dict[str, Any] | None:
+    def summary(self) -> dict[str, Any] | None:
+        """Return the result; None if the run was killed, or goes on."""
         try:
             content = json.loads((self.folder / SUMMARY).read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -129,7 +129,7 @@ def load_weights(
             f"the weights in `{source}` do not fit {type(module).__name__}:\n"
             f"{_shortened(error)}\n"
             "Build the module as it was when the checkpoint was written, or load with "
-            "strict=False to skip names that only one side has."
+            "`load_from_checkpoint(..., strict=False)` to skip names that only one side has."
         ) from error
 
 

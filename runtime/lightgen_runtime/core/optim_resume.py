@@ -23,6 +23,12 @@ from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 if TYPE_CHECKING:
     from lightgen_runtime.core.optim import OptimPlan, SchedulerConfig
 
+WEIGHTS_ALONE = (
+    "begin with its weights alone: `load_from_checkpoint`, or `--resume weights` of a "
+    "project's command line"
+)
+"""What to do with a checkpoint that a fit cannot go on from; ends a sentence."""
+
 _MOST_NAMES = 4  # in one message
 # What a scheduler computes its rates from.
 _RATES = {"lr", "max_lr", "min_lr"}
@@ -96,7 +102,7 @@ def _check_count(what: str, have: int, saved: int, source: str) -> None:
         raise CheckpointMismatchError(
             f"`{source}` holds the state of {saved} {what}(s), and "
             f"`configure_optimizers` returns {have}. Resume with the configuration "
-            "that the checkpoint was trained with, or load the weights alone."
+            f"that the checkpoint was trained with, or {WEIGHTS_ALONE}."
         )
 
 
@@ -110,8 +116,8 @@ def _in_our_order(
     """Return the saved state with each group's parameters in the order they have now."""
     where = f"optimizer {number} ({ours['class']}) in `{source}`"
     remedy = (
-        "Resume with the groups that the checkpoint was trained with, or load the weights "
-        "alone."
+        "Resume with the groups that the checkpoint was trained with, or "
+        f"{WEIGHTS_ALONE}."
     )
     if len(ours["groups"]) != len(saved["groups"]):
         raise CheckpointMismatchError(
@@ -165,7 +171,7 @@ def _load(
         raise CheckpointMismatchError(
             f"the state of optimizer {number} in `{source}` does not fit "
             f"{type(optimizer).__name__}: {error}. Resume with the optimizer that the "
-            "checkpoint was trained with, or load the weights alone."
+            f"checkpoint was trained with, or {WEIGHTS_ALONE}."
         ) from error
     if not known and type(optimizer).__module__.startswith("torch.optim"):
         _check_shapes(number, optimizer, source)
@@ -183,7 +189,7 @@ def _check_shapes(number: int, optimizer: Optimizer, source: str) -> None:
                         f"parameters: `{name}` of parameter {position} in group {index} "
                         f"has shape {list(held.shape)}, and the parameter "
                         f"{list(parameter.shape)}. Return them in the order that the "
-                        "checkpoint was trained with, or load the weights alone."
+                        f"checkpoint was trained with, or {WEIGHTS_ALONE}."
                     )
 
 

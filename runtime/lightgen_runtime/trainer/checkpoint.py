@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightgen_runtime.callbacks.weight_averaging import WeightAveraging
 from lightgen_runtime.core.loading import load_weights
-from lightgen_runtime.core.optim_resume import restore_optimizers
+from lightgen_runtime.core.optim_resume import WEIGHTS_ALONE, restore_optimizers
 from lightgen_runtime.io.content_check import reading
 from lightgen_runtime.io.schema import (
     LIGHTNING_VERSION,
@@ -249,9 +249,9 @@ def restore_training(run: Run, checkpoint: dict[str, Any], source: str) -> None:
     """
     if "optimizer_states" not in checkpoint:
         raise CheckpointMismatchError(
-            f"`{source}` holds weights only, so a fit cannot go on from it. Load the "
-            "weights with `load_from_checkpoint` and start a new fit, or resume from a "
-            "checkpoint that was saved without save_weights_only."
+            f"`{source}` holds weights only, so a fit cannot go on from it. Resume from a "
+            "checkpoint that was saved without save_weights_only, or "
+            f"{WEIGHTS_ALONE}."
         )
     own = checkpoint.get(OWN_KEY, {})
     if own.get("format", OWN_FORMAT) > OWN_FORMAT:

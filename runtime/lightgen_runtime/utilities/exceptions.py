@@ -36,6 +36,10 @@ class OutputExistsError(LightgenRuntimeError, FileExistsError):
     """Something is where a file was to be written, and nothing was overwritten."""
 
 
+class RunInUseError(LightgenRuntimeError):
+    """Another process trains in the folder of the run."""
+
+
 class CheckpointWriteError(LightgenRuntimeError, OSError):
     """A checkpoint cannot be written; what was there before is intact.
 

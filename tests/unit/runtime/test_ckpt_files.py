@@ -15,7 +15,7 @@ from small_runs import Small, fitted, loader, quiet
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 
-from lightgen_runtime.callbacks import EarlyStopping
+from lightgen_runtime.callbacks import EarlyStopping, ModelCheckpoint
 from lightgen_runtime.ckpt.__main__ import main
 from lightgen_runtime.io.integrity import sha256_of
 from lightgen_runtime.io.store import reconcile
@@ -226,6 +226,23 @@ def test_verify_names_a_newer_format(ckpt: Any, path: Path, tmp_path: Path) -> N
 def test_diff_of_a_file_with_itself(ckpt: Any, path: Path) -> None:
     assert report(ckpt, "diff", path, path)["same"]
     assert "the same" in ckpt("diff", path, path)
+
+
+def test_diff_of_two_runs_that_differ_by_their_folders_only(
+    ckpt: Any, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        keeper = ModelCheckpoint(tmp_path / name, monitor="val_loss", save_last=True)
+        fitted(Saved(), callbacks=keeper, enable_checkpointing=True)
+    paths = [tmp_path / name / "last.ckpt" for name in ("one", "two")]
+    assert report(ckpt, "diff", *paths)["same"]
+
+
+def test_diff_says_of_weights_that_they_are_the_same(
+    ckpt: Any, path: Path, tmp_path: Path
+) -> None:
+    other = change(path, tmp_path / "y.ckpt", global_step=9)
+    assert "weights: the same" in ckpt("diff", path, other, code=6)
 
 
 def test_diff_tells_every_difference(ckpt: Any, path: Path, tmp_path: Path) -> None:

@@ -427,7 +427,7 @@ def test_truncated_checkpoint_is_refused_and_no_run_starts() -> None:
     path = Path("runs/1/checkpoints/last.ckpt")
     path.write_bytes(path.read_bytes()[:-100])
     before = files()
-    assert exit_code("fit", "--ckpt_path=last") == 2
+    assert exit_code("fit", f"--ckpt_path={path}") == 2
     assert files() == before
 
 

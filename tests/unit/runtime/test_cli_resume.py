@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -47,10 +49,25 @@ def interrupted(*options: str, number: int = signal.SIGTERM) -> int:
     return stop.value.code
 
 
+KILLED = """\
+import signal
+from test_cli_resume import Data, ProjectCLI, Signalled
+Signalled.number = signal.SIGKILL
+ProjectCLI(Signalled, Data, args=["fit", "--config=config.yaml"])
+"""
+
+
 def killed() -> None:
-    """Leave a run as SIGKILL would."""
-    interrupted()
-    Path("runs/1/summary.json").unlink()
+    """Have SIGKILL end a fit, inside its fifth batch: the last checkpoint is of the third."""
+    paths = [str(Path(__file__).parent), *sys.path]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not Path("runs/1/summary.json").exists()
 
 
 def weights(path: str) -> dict[str, torch.Tensor]:
@@ -71,15 +88,30 @@ def runs() -> list[str]:
     ],
 )
 def test_signal_leaves_a_checkpoint_and_says_how_to_go_on(
-    number: int, code: int, capsys: pytest.CaptureFixture[str]
+    number: int,
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert interrupted(number=number) == code
     err = capsys.readouterr().err
-    assert "kept: runs/1/checkpoints/interrupted-step=5.ckpt" in err
+    told = err + caplog.text
+    assert told.count("runs/1/checkpoints/interrupted-step=5.ckpt") == 1
+    assert err.count("Interrupted.") == 1
     assert "fit --config=config.yaml --resume auto" in err
     summary = read("runs/1/summary.json")
     assert (summary["status"], summary["steps"]) == ("interrupted", 5)
     assert summary["last_checkpoint"] == "runs/1/checkpoints/interrupted-step=5.ckpt"
+
+
+def test_command_to_go_on_is_the_one_that_was_typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = "lightgen train --trainer.max_epochs 9 --ckpt last --resume=weights"
+    monkeypatch.setenv("LIGHTGEN_COMMAND", typed)
+    interrupted()
+    said = "resume: lightgen train --trainer.max_epochs 9 --resume auto\n"
+    assert said in capsys.readouterr().err
 
 
 def test_auto_goes_on_in_the_same_folder_and_ends_the_same(
@@ -104,8 +136,14 @@ def test_auto_goes_on_in_the_same_folder_and_ends_the_same(
 def test_auto_goes_on_after_a_kill(capsys: pytest.CaptureFixture[str]) -> None:
     killed()
     run("fit", "--resume=auto")
-    assert read("runs/1/summary.json")["status"] == "completed"
+    summary = read("runs/1/summary.json")
+    assert (summary["status"], summary["steps"]) == ("completed", 6)
     assert "going on with run 1 (killed)" in capsys.readouterr().err
+    run("fit")
+    ours, whole = (weights(f"runs/{n}/checkpoints/last.ckpt") for n in (1, 2))
+    assert ours.keys() == whole.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, ours[name])
 
 
 def test_auto_begins_anew_where_nothing_is_left_to_do(
@@ -163,16 +201,23 @@ def test_flipped_bit_is_noticed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_run_in_use_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    killed()
+    interrupted()
     held = hold(Run(Path("runs/1")))
     try:
+        assert exit_code("fit", "--resume=auto") == 3
+        assert exit_code("fit", "--resume=1") == 3
+        assert runs() == ["1"]
+        said = "Run 1 is being trained by another process"
+        assert capsys.readouterr().err.count(said) == 2
+        interrupted()
+        other = hold(Run(Path("runs/2")))
+        assert exit_code("fit", "--resume=auto") == 3
+        release(other)
         run("fit", "--resume=auto")
-        assert runs() == ["1", "2"]
-        assert exit_code("fit", "--resume=1") == 2
     finally:
         release(held)
-    said = "run 1 is being trained by another process"
-    assert capsys.readouterr().err.count(said) == 2
+    assert runs() == ["1", "2"]
+    assert read("runs/2/summary.json")["status"] == "completed"
 
 
 def test_number_goes_on_with_that_run_also_with_more_epochs() -> None:
@@ -181,6 +226,27 @@ def test_number_goes_on_with_that_run_also_with_more_epochs() -> None:
     run("fit", "--resume=1", "--trainer.max_epochs=3")
     assert runs() == ["1", "2"]
     assert read("runs/1/summary.json")["epochs"] == 3
+
+
+def test_time_is_that_of_all_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    interrupted()
+    path = Path("runs/1/summary.json")
+    path.write_text(json.dumps({**read(str(path)), "seconds": 100.0}))
+    run("fit", "--resume=auto")
+    assert read(str(path))["seconds"] > 100
+    assert "from checkpoint" not in capsys.readouterr().out  # it is gone
+
+
+def test_nothing_left_to_train_leaves_the_run_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run("fit")
+    before = Path("runs/1/summary.json").read_bytes()
+    run("fit", "--resume=1", "--model.lr=0.5")
+    assert Path("runs/1/summary.json").read_bytes() == before
+    assert "lr: 0.1" in Path("runs/1/config.yaml").read_text()
+    said = "nothing left to train: raise --trainer.max_epochs"
+    assert said in capsys.readouterr().err
 
 
 def test_settings_that_differ_are_told_and_count(
@@ -267,7 +333,8 @@ def test_job_that_is_started_again_goes_on_with_its_own_run(
 def test_newest_is_of_the_last_step_not_the_file_written_last(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    killed()
+    interrupted()
+    Path("runs/1/summary.json").unlink()
     folder = Path("runs/1/checkpoints")
     shutil.copy(folder / "last.ckpt", folder / "copy.ckpt")  # of step 3
     future = time.time() + 100
