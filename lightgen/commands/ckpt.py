@@ -21,11 +21,14 @@ from lightgen.project.root import find_root
 _PROGRAM = "lightgen_runtime.ckpt"
 
 _METAVAR = "PATH|best|last|N"
+_GIVEN = "A file; in a project also best, last or a run's number"
 Given = Annotated[
     str,
-    typer.Argument(
-        metavar=_METAVAR, help="A file; in a project also best, last or a run's number."
-    ),
+    typer.Argument(metavar=_METAVAR, help=f"{_GIVEN}."),
+]
+First = Annotated[str, typer.Argument(metavar="FIRST", help=f"{_GIVEN}: {_METAVAR}.")]
+Second = Annotated[
+    str, typer.Argument(metavar="SECOND", help="What to compare it with; likewise.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 To = Annotated[
@@ -55,7 +58,7 @@ def verify(path: Given, as_json: AsJson = False) -> None:
     _become("verify", [path], as_json)
 
 
-def diff(path: Given, other: Given, as_json: AsJson = False) -> None:
+def diff(path: First, other: Second, as_json: AsJson = False) -> None:
     """Compare two checkpoints; exit 6 if they differ."""
     _become("diff", [path, other], as_json)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Annotated
 
 import typer
@@ -16,19 +15,12 @@ from lightgen.commands.run import (
 )
 from lightgen.project.paths import absolute_path
 
-
-class Format(str, Enum):
-    """What can be written."""
-
-    SAFETENSORS = "safetensors"
-    ONNX = "onnx"
-    TORCH_EXPORT = "torch-export"
-
-
 FormatOption = Annotated[
-    Format,
+    str,
     typer.Option(
-        "--format", help="Weights alone, an ONNX model, or a program of torch.export."
+        "--format",
+        metavar="safetensors|onnx|torch-export",
+        help="Weights alone, an ONNX model, or a program of torch.export.",
     ),
 ]
 Output = Annotated[
@@ -42,7 +34,7 @@ Force = Annotated[
 
 def export(
     context: typer.Context,
-    file_format: FormatOption = Format.SAFETENSORS,
+    file_format: FormatOption = "safetensors",
     ckpt: Checkpoint = None,
     output: Output = None,
     force: Force = False,
@@ -51,7 +43,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the model of a checkpoint to a file for use elsewhere."""
-    options = ["--format", file_format.value]
+    options = ["--format", file_format]
     if output is not None:
         options += ["--output", str(absolute_path(output, where="option --output"))]
     if force:

@@ -42,7 +42,7 @@ Checkpoint = Annotated[
     typer.Option(
         "--ckpt",
         metavar="best|last|N|PATH",
-        help="Checkpoint to start from; N is the number of a run.",
+        help="Checkpoint to use; N is the number of a run.",
     ),
 ]
 Resume = Annotated[

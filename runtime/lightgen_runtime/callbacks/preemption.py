@@ -19,7 +19,7 @@ class Preemption(Callback):
     """Set how a fit saves and stops when its process gets a signal.
 
     Every fit does so as these defaults say; the callback is there to change them. A
-    signal ends the fit at the next safe point, behind the running batch, with exit code
+    signal ends the fit at the next safe point, after the running batch, with exit code
     128 + its number. A trainer with a `ModelCheckpoint` writes
     `interrupted-step=<n>.ckpt` into its folder first; a fit that resumes from that file
     replaces it, or removes it once there is a newer one. In a batch job of SLURM the file

@@ -12,10 +12,13 @@ from typing import Any
 from lightgen_runtime.ckpt import convert, difference, inspect, verify
 from lightgen_runtime.ckpt.contents import read
 from lightgen_runtime.utilities.exceptions import (
+    CheckpointNotFoundError,
     CheckpointWriteError,
     LightgenRuntimeError,
+    MisconfigurationException,
     OutputExistsError,
 )
+from lightgen_runtime.utilities.nearest import nearest
 
 FAILED = 1
 USAGE = 2
@@ -23,6 +26,7 @@ IN_THE_WAY = 3
 UNSOUND = 5
 DIFFERENT = 6
 
+_KINDS = ("best", "last")
 _RUNS = "a file; in a project also best, last or the number of a run"
 
 
@@ -65,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "diff":
             command.add_argument("other", metavar="OTHER", help=_RUNS)
         if name == "convert":
-            command.add_argument("--to", choices=convert.FORMS, required=True)
+            command.add_argument("--to", required=True, metavar="|".join(convert.FORMS))
             command.add_argument("--output", type=Path, metavar="PATH")
             command.add_argument("--force", action="store_true")
         command.add_argument("--json", action="store_true", help="print a JSON object")
@@ -73,8 +77,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _found(given: str) -> Path:
-    if not (given in ("best", "last") or given.isdigit()):
-        return Path(given)
+    if not (given in _KINDS or given.isdigit()):
+        path = Path(given)
+        near = nearest(path.name, _KINDS)
+        if near is not None and not path.exists():
+            raise CheckpointNotFoundError(
+                f"No checkpoint at `{given}`; did you mean `{near}`?"
+            )
+        return path
     # Late: it brings the whole command line of a project with it.
     found: Path = import_module("lightgen_runtime.cli.runs").find_checkpoint(given)
     return found
@@ -97,6 +107,13 @@ def _diff(options: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
 
 
 def _convert(options: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
+    if options.to not in convert.FORMS:
+        accepted = " or ".join(map(repr, convert.FORMS))
+        near = nearest(options.to, convert.FORMS)
+        hint = f"; did you mean `{near}`?" if near else ""
+        raise MisconfigurationException(
+            f"`--to`: got {options.to!r}, expected {accepted}{hint}"
+        )
     contents = read(_found(options.path))
     written = convert.convert(contents, options.to, options.output, force=options.force)
     paths = list(map(str, written))

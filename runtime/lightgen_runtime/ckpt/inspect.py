@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import Tensor
 
 from lightgen_runtime.ckpt.contents import Contents, as_json, dtype_of, nbytes
-from lightgen_runtime.ckpt.table import columns, heading, listing, number, size
+from lightgen_runtime.ckpt.table import columns, hanging, heading, listing, number, size
 
 
 def describe(contents: Contents) -> dict[str, Any]:
@@ -154,11 +155,16 @@ def _optimizers(found: dict[str, Any]) -> str:
 
 
 def _callbacks(callbacks: dict[str, Any]) -> str:
-    return "\n".join(
-        (
-            f"  {key}\n{listing(state, indent=4)}"
-            if isinstance(state, dict)
-            else f"  {key}"
-        )
-        for key, state in callbacks.items()
-    )
+    blocks = []
+    for key, state in callbacks.items():
+        block = hanging("  ", re.sub(r", '\w+': None", "", key), indent=6)
+        state = state if isinstance(state, dict) else {}
+        told = {k: v for k, v in state.items() if _tells(k, v)}
+        blocks.append(f"{block}\n{listing(told, indent=4)}" if told else block)
+    return "\n".join(blocks)
+
+
+def _tells(name: str, value: Any) -> bool:
+    """Tell what is of interest to a person: not where files were."""
+    is_path = name in ("dirpath", "best_k_models") or name.endswith("_path")
+    return value is not None and not is_path

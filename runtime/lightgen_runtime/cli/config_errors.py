@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -95,13 +95,25 @@ def _option_problems(
         yield from _KeyWalk(parser, config.label).problems(config.data, config.node)
     elif hint is not None:
         if not _accepts_text(hint, text):
-            yield f"`{option}`: got {text!r}, expected {type_name(hint)}"
+            yield (
+                f"`{option}`: got {text!r}, expected {type_name(hint)}"
+                f"{did_you_mean(text, _choices(hint))}"
+            )
     elif action.dest in (parser.groups or {}) and not Path(text).is_file():
         names = names_beside(f"{action.dest}.", _arguments(parser))
         yield (
             f"`{option}`: got {text!r}, expected a YAML file, or an option such as "
             f"`{option}.{names[0]}`"
         )
+
+
+def _choices(hint: Any) -> list[str]:
+    """Return what a `Literal` accepts, as an option spells it."""
+    return (
+        [str(choice) for choice in get_args(hint)]
+        if get_origin(hint) is Literal
+        else []
+    )
 
 
 def _unknown_option(parser: ArgumentParser, option: str) -> Iterator[str]:

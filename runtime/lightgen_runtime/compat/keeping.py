@@ -139,7 +139,7 @@ FILES = (
     Behaviour(
         ("*AsyncCheckpointIO",),
         "saving waits while another checkpoint is being written, so that there is one copy "
-        "at the most; a disk that is full is a warning, another error ends the run behind "
+        "at the most; a disk that is full is a warning, another error ends the run after "
         "the running batch",
         rows=(
             "test_saving_while_a_thread_writes",

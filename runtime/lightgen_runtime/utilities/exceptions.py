@@ -87,7 +87,7 @@ class TunerExit(Exception):
 
 
 class SIGTERMException(SystemExit):
-    """The process was asked to terminate; ends a fit behind the running batch.
+    """The process was asked to terminate; ends a fit after the running batch.
 
     The exit code is the one by which shells and schedulers know that signal.
     Compat: Lightning's exits with 0.

@@ -140,6 +140,33 @@ def test_name_of_a_run_is_looked_up(
     assert "There is no run 4" in ckpt("inspect", "4", code=2)
 
 
+def test_inspect_fits_a_narrow_terminal(
+    ckpt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    keeper = ModelCheckpoint(tmp_path / "kept", monitor="val_loss", save_last=True)
+    fitted(Saved(), callbacks=keeper, enable_checkpointing=True)
+    monkeypatch.chdir(tmp_path)
+    page = ckpt("inspect", "kept/last.ckpt")
+    assert max(map(len, page.splitlines())) <= 60
+    assert "lr 0.01" in page
+    callbacks = page.partition("callbacks\n")[2]
+    assert "best_model_score" in callbacks
+    for noise in ("None", "best_k_models", str(tmp_path)):
+        assert noise not in callbacks
+
+
+def test_mistyped_choices_are_answered_alike(
+    ckpt: Any, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ckpt("convert", path, "--to", "wieghts", code=2)
+    assert said.startswith("error: `--to`: got 'wieghts', expected 'current' or ")
+    assert said.endswith("; did you mean `weights`?\n")
+    monkeypatch.chdir(path.parent)
+    said = ckpt("inspect", "betst", code=2)
+    assert said == "error: No checkpoint at `betst`; did you mean `best`?\n"
+
+
 # ---- verify ----
 
 

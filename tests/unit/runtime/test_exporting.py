@@ -235,3 +235,12 @@ def test_export_that_the_system_refuses_is_one_message(
     monkeypatch.setattr(os, "fsync", refuse)
     assert code_of("export") == 1
     assert "No space left" in capsys.readouterr().err
+
+
+def test_mistyped_format_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert code_of("export", "--format=onxx") == 2
+    said = capsys.readouterr().err
+    assert "`--format`: got 'onxx', expected 'safetensors' or" in said
+    assert "; did you mean `onnx`?" in said
