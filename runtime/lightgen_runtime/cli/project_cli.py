@@ -50,6 +50,7 @@ from lightgen_runtime.cli.runs import (
     run_of,
     write_json,
 )
+from lightgen_runtime.cli.warning_lines import warnings_as_lines
 from lightgen_runtime.core.datamodule import LightningDataModule
 from lightgen_runtime.core.loading import take_weights
 from lightgen_runtime.core.module import LightningModule
@@ -122,7 +123,8 @@ class ProjectCLI(LightningCLI):
         self._held: int | None = None  # the run's folder
         self._json_line = ""  # written last of all
         try:
-            super().__init__(*args, **kwargs)
+            with warnings_as_lines():
+                super().__init__(*args, **kwargs)
         except LightgenRuntimeError as error:
             sys.stderr.write(f"error: {error}\n")
             if not isinstance(error, NonFiniteLossError):  # which says so itself

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+import lightgen_runtime
 from lightgen_runtime.callbacks.early_stopping import EarlyStopping
 from lightgen_runtime.cli import ProjectCLI
 from lightgen_runtime.core.datamodule import LightningDataModule
@@ -435,6 +437,22 @@ def test_logger_of_the_config_is_respected() -> None:
     run("fit", "--trainer.logger=false")
     assert "runs/1/metrics.csv" not in files()
     assert read("runs/1/summary.json")["best_checkpoint"].startswith("runs/1/")
+
+
+def test_warnings_of_the_runtime_do_not_show_its_source() -> None:
+    shown: list[str] = []
+
+    class Warned(Model):
+        def on_fit_start(self) -> None:
+            for path in (lightgen_runtime.__file__, __file__):
+                warning = UserWarning("the disk is full")
+                shown.append(warnings.formatwarning(warning, UserWarning, path, 1))
+
+    before = warnings.formatwarning
+    ProjectCLI(Warned, Data, args=["fit", "--config=config.yaml"])
+    assert shown[0] == "warning: the disk is full\n"
+    assert f"{__file__}:1: UserWarning: the disk is full" in shown[1]
+    assert warnings.formatwarning is before
 
 
 def test_subclass_may_add_arguments_and_keeps_the_json_flag() -> None:
