@@ -16,6 +16,7 @@ from lightgen_runtime.utilities.seed import check_twister
 _DEPTH = 6
 _MANY = 64  # a longer container holds data
 _MOST = 5000  # objects to look at
+_PHILOX_WORDS = 4  # Source: NumPy 2.3, which does not compare a position with it
 
 
 def generators_in(owner: Any) -> list[Any]:
@@ -83,6 +84,8 @@ def _set_state(generator: Any, state: Any) -> None:
     elif isinstance(generator, torch.Generator):
         generator.set_state(state)
     else:
+        if not 0 <= state.get("buffer_pos", 0) <= _PHILOX_WORDS:
+            raise ValueError(f"a Philox has {_PHILOX_WORDS} words in its buffer")
         state = {**state, "state": {**state["state"]}}
         if "key" in state["state"]:  # of a Mersenne twister; an array, once
             state["state"]["key"] = state["state"]["key"].numpy()

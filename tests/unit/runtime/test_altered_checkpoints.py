@@ -203,6 +203,10 @@ def test_position_behind_the_words_of_a_generator_is_refused() -> None:
         inner = {"key": torch.tensor(state["state"]["key"].astype("int64")), "pos": FAR}
         with pytest.raises(ValueError, match="624 words"):
             own_generators.restore([generator], [{**state, "state": inner}])
+    philox = numpy.random.Generator(numpy.random.Philox(0))
+    (state,) = own_generators.states_of([philox])
+    with pytest.raises(ValueError, match="4 words"):
+        own_generators.restore([philox], [{**state, "buffer_pos": -FAR}])
 
 
 def test_random_states_of_more_devices_than_there_are(
