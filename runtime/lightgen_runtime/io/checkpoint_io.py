@@ -7,6 +7,7 @@ and when one is due is decided elsewhere.
 from __future__ import annotations
 
 import re
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -217,7 +218,9 @@ def _load_verified(file: Path, map_location: MapLocation, path: AnyPath) -> Any:
         except Exception as error:
             failure = error
     if damage.result() is not None:
-        raise CheckpointFormatError(_damaged_message(file, path)) from failure
+        raise CheckpointFormatError(
+            _damaged_message(file, path, damage.result())
+        ) from failure
     if isinstance(failure, MemoryError):
         raise CheckpointFormatError(
             f"The checkpoint `{path}` ({file.stat().st_size} bytes) asks for more memory "
@@ -261,10 +264,14 @@ def _not_found_message(path: AnyPath) -> str:
     return f"{found} In `{folder}` there are: {', '.join(names)}.{hint}"
 
 
-def _damaged_message(file: Path, path: AnyPath) -> str:
+def _damaged_message(file: Path, path: AnyPath, damage: str | None = None) -> str:
+    if damage is None:
+        with file.open("rb") as stream:
+            is_cut = stream.read(4) == b"PK\3\4" and not zipfile.is_zipfile(stream)
+        damage = "it is truncated" if is_cut else "it is not a PyTorch file, or damaged"
     return (
-        f"The checkpoint `{path}` ({file.stat().st_size} bytes) cannot be read: it is "
-        f"truncated, damaged or not a PyTorch file. {_other_than(path)}"
+        f"The checkpoint `{path}` ({file.stat().st_size} bytes) cannot be read: {damage}. "
+        f"{_other_than(path)}"
     )
 
 

@@ -154,7 +154,8 @@ def test_load_of_a_truncated_file_is_a_format_error(path, kept):
     content = path.read_bytes()
     size = int(len(content) * kept) if isinstance(kept, float) else kept
     path.write_bytes(content[:size])
-    with pytest.raises(CheckpointFormatError, match="truncated, damaged"):
+    found = "it is truncated" if kept != 1 else "not a PyTorch file"
+    with pytest.raises(CheckpointFormatError, match=found):
         TorchCheckpointIO().load_checkpoint(path)
 
 
@@ -163,7 +164,7 @@ def test_load_notices_a_single_flipped_bit_in_a_weight(path):
     position = content.index(torch.arange(64.0).numpy().tobytes())
     content[position + 101] ^= 1
     path.write_bytes(content)
-    with pytest.raises(CheckpointFormatError, match="damaged"):
+    with pytest.raises(CheckpointFormatError, match=r"its part `.*` is damaged"):
         TorchCheckpointIO().load_checkpoint(path)
 
 

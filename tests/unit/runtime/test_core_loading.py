@@ -187,8 +187,10 @@ def test_other_optimizers_do_not_resume(
 ) -> None:
     fitted(Small()).save_checkpoint(tmp_path / "x.ckpt")
     module, trainer = variant(configure_optimizers=configure), quiet(max_epochs=2)
-    with pytest.raises(CheckpointMismatchError, match=found):
+    with pytest.raises(CheckpointMismatchError, match=found) as caught:
         trainer.fit(module, loader(), ckpt_path=tmp_path / "x.ckpt")
+    # There is such a way from Python, and one from the command line.
+    assert "`load_from_checkpoint`, or `--resume weights`" in str(caught.value)
 
 
 @pytest.mark.parametrize(
