@@ -47,6 +47,6 @@ def export(
     if output is not None:
         options += ["--output", str(absolute_path(output, where="option --output"))]
     if force:
-        options.append("--force=true")
+        options.append("--force")
     context.args[:0] = options
     verb_command("export")(context, config, ckpt, print_config, as_json)

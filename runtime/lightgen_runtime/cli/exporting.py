@@ -44,7 +44,6 @@ class ExportCommand:
         format: ExportFormat = "safetensors",
         ckpt_path: str | None = None,
         output: str | None = None,
-        force: bool = False,
     ) -> None:
         """Write the model of a checkpoint to a file for use elsewhere.
 
@@ -54,7 +53,6 @@ class ExportCommand:
             ckpt_path: best, last, the number of a run, or the path of a checkpoint;
                 the best by default.
             output: The file to write; by default `model.<suffix>` in the run's folder.
-            force: Replace the file if it is there.
         """
 
 

@@ -79,7 +79,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 TYPED_COMMAND = "LIGHTGEN_COMMAND"
 
 # Not part of what a run is: how this one command was called.
-_CALL_ONLY = ("config", "json", "ckpt_path", "resume")
+_CALL_ONLY = ("config", "json", "ckpt_path", "resume", "force")
 
 
 class ProjectCLI(LightningCLI):
@@ -170,8 +170,14 @@ class ProjectCLI(LightningCLI):
         )
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
-        """Build `self.parser`; only a fit can be resumed."""
+        """Build `self.parser`; only a fit can be resumed, and only an export forced."""
         super().setup_parser(*args, **kwargs)
+        if "export" in self._subcommand_parsers:
+            self._parser("export").add_argument(
+                "--force",
+                action="store_true",
+                help="Replace a file that is there; never a run's checkpoint.",
+            )
         if "fit" in self._subcommand_parsers:
             self._parser("fit").add_argument(
                 "--resume",
@@ -343,14 +349,13 @@ class ProjectCLI(LightningCLI):
         format: ExportFormat,
         ckpt_path: str,
         output: str | None,
-        force: bool,
         datamodule: LightningDataModule | None = None,
     ) -> None:
         """Write the checkpoint's model to a file in the run's folder, or to `output`."""
         path = (self._results or Path()) / f"model{SUFFIXES[format]}"
         path = Path(output) if output is not None else path
         if _writes():
-            check_output(path, force=force)
+            check_output(path, force=self._own_config()["force"])
             export_model(model, datamodule, Path(ckpt_path), format, path)
         self._exported = path
 

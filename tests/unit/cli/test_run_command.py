@@ -293,4 +293,12 @@ def test_export_becomes_the_program(project: Path, work: Path) -> None:
     ]
     report = report_of(run_process("export", cwd=project))
     assert report["argv"][-2:] == ["--format", "safetensors"]
-    assert run_process("export", "--format", "nn", cwd=project).returncode == 2
+    report = report_of(run_process("export", "--format", "nn", "--force", cwd=project))
+    assert report["argv"][-3:] == ["--format", "nn", "--force"]
+
+
+def test_program_finds_what_was_typed(project: Path, work: Path) -> None:
+    main = project / "src/mymodel/__main__.py"
+    main.write_text("import os\nprint(os.environ['LIGHTGEN_COMMAND'])\n")
+    done = run_process("train", "--ckpt", "a b", cwd=project)
+    assert done.stdout == "lightgen train --ckpt 'a b'\n"

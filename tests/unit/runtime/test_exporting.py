@@ -219,9 +219,9 @@ def test_export_replaces_a_file_only_when_told_to(
     assert "`config.yaml` exists" in capsys.readouterr().err
     assert Path("config.yaml").read_text() == before
     run("export")
-    run("export", "--force=true")
+    run("export", "--force")
     (kept,) = Path("runs/1/checkpoints").glob("*.ckpt")
-    assert code_of("export", f"--output={kept}", "--force=true") == 3
+    assert code_of("export", f"--output={kept}", "--force") == 3
 
 
 def test_export_that_the_system_refuses_is_one_message(
