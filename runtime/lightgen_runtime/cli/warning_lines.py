@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import lightgen_runtime
-
-_PACKAGE = Path(lightgen_runtime.__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 
 @contextmanager

@@ -70,6 +70,8 @@ def run_fit(run: Run) -> None:
     report.enter(run.stores["train"])
     if _epoch_validates(run):
         run.source.feeds("validate")  # so that progress bars know their number
+    if _reads_on(run):
+        report.restore_loggers()
     hooks.fire(hooks.on_train_start)
     first_epoch = run.progress.current_epoch
     while (reason := _why_over(run)) is None:
@@ -348,6 +350,13 @@ def _why_over(run: Run) -> str | None:
     if _may_stop(run):
         return "a stop was requested."
     return None
+
+
+def _reads_on(run: Run) -> bool:
+    """Tell whether batches follow, and not only what is due at the end of an epoch."""
+    last = run.parts.max_epochs + run.extra_epochs
+    epochs_left = run.parts.max_epochs == -1 or run.progress.epochs_done < last
+    return epochs_left and not _steps_reached(run)
 
 
 def _steps_reached(run: Run) -> bool:

@@ -36,6 +36,7 @@ class Report:
         self, loggers: list[Logger], device: torch.device, alone: bool = True
     ) -> None:
         self.loggers = loggers
+        self._saved: list[tuple[str, Any]] = []  # states of a checkpoint
         self.active: MetricStore | None = None
         self.between_batches = True
         self._device = device
@@ -80,6 +81,7 @@ class Report:
         """
         if not values or not self.loggers:
             return
+        self.restore_loggers()
         metrics: dict[str, float] = read_floats(values)
         if epoch is not None:
             if "step" in metrics:
@@ -139,11 +141,16 @@ class Report:
             states.append({"class": type(logger).__qualname__, "state": state})
         return states
 
-    def restore_loggers(self, states: list[dict[str, Any]]) -> None:
-        """Let loggers drop what was recorded after these states, in the same places."""
-        for logger, entry in zip(self.loggers, states, strict=False):
-            if entry["class"] == type(logger).__qualname__ and entry["state"]:
-                logger.load_state_dict(entry["state"])
+    def hold_states_of_loggers(self, states: list[dict[str, Any]]) -> None:
+        """Keep the states of a checkpoint for `restore_loggers`."""
+        self._saved = [(entry["class"], entry["state"]) for entry in states]
+
+    def restore_loggers(self) -> None:
+        """Let loggers drop, in the same places, what is about to be recorded again."""
+        for logger, (kind, state) in zip(self.loggers, self._saved, strict=False):
+            if kind == type(logger).__qualname__ and state:
+                logger.load_state_dict(state)
+        self._saved = []
 
     def publish(self) -> None:
         """Take over what the active store holds now. No host sync.

@@ -290,7 +290,7 @@ def _restore_own(run: Run, own: dict[str, Any]) -> None:
         device = run.parts.strategy.root_device
         run.stores["train"].load_state_dict(own["train_metrics"], device)
         run.report.load_state_dict(own["callback_metrics"])
-        run.report.restore_loggers(own.get("loggers", []))
+        run.report.hold_states_of_loggers(own.get("loggers", []))
         run.resumed = {name: own[name] for name in ("rng", "epoch_rng", "gradients")}
         run.loader_states = own.get("loader", {})
         if (validation := own.get("validation")) is not None:

@@ -258,9 +258,12 @@ def newest_checkpoint(trainer: Trainer) -> str | None:
 
 
 def has_left_state(trainer: Trainer) -> bool:
-    """Tell whether the fit that was stopped has left what its job goes on from."""
-    left = [*_resumable(_left_by_exceptions(trainer)), trainer.interrupted_path or ""]
-    return _newest(left) is not None
+    """Tell whether the fit that was stopped has left what its job can go on from."""
+    left = [*_left_by_exceptions(trainer), trainer.interrupted_path or ""]
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            left.append(callback.last_model_path)
+    return _newest(_resumable(left)) is not None
 
 
 def _newest(paths: list[str]) -> str | None:

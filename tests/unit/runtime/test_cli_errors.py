@@ -250,7 +250,7 @@ def test_error_under_a_subcommand_key_names_its_line(
             "`--data.batch_size`",
         ),
         (["fitt"], "unknown subcommand `fitt`; did you mean `fit`?"),
-        ([], "a subcommand is needed; accepted: fit, validate, test, predict"),
+        ([], "a subcommand is needed; accepted: fit, validate, test, predict, export"),
     ],
 )
 def test_command_line_error_names_the_option(

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from resuming import Model, Noisy
+from small_runs import Small, loader, quiet, variant
 from torch.utils.data import DataLoader
 
 from lightgen_runtime import Trainer, seed_everything
-from lightgen_runtime.callbacks import Checkpoint
+from lightgen_runtime.callbacks import Checkpoint, ModelCheckpoint
 from lightgen_runtime.loggers import CSVLogger, Logger, TensorBoardLogger
 
 
@@ -56,8 +57,8 @@ def fit(
         enable_model_summary=False,
         **{"max_epochs": 2, **flags},
     )
-    loader = DataLoader(Noisy(), batch_size=2, shuffle=True)
-    trainer.fit(Late(), loader, DataLoader(Noisy(4), batch_size=2), ckpt_path=path)
+    rows = DataLoader(Noisy(), batch_size=2, shuffle=True)
+    trainer.fit(Late(), rows, DataLoader(Noisy(4), batch_size=2), ckpt_path=path)
 
 
 def fail(logger: Logger, path: Path, save: int = 4, fail: int = 11) -> None:
@@ -230,3 +231,26 @@ def test_logger_that_cannot_write_costs_no_checkpoint(tmp_path: Path) -> None:
         fit(CSVLogger(tmp_path), saving)
     own = torch.load(tmp_path / "x.ckpt")["lightgen"]
     assert own["loggers"] == [{"class": "CSVLogger", "state": {}}]
+
+
+def test_fit_that_does_nothing_cuts_nothing(tmp_path: Path) -> None:
+    def trainer(epochs: int) -> Trainer:
+        return quiet(
+            max_epochs=epochs,
+            logger=CSVLogger(tmp_path, version=0),
+            log_every_n_steps=1,
+            callbacks=[ModelCheckpoint(tmp_path, save_top_k=-1)],
+            enable_checkpointing=True,
+        )
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        loss = Small.training_step(self, batch, batch_idx)
+        self.log("loss", loss)
+        return loss
+
+    module = variant(training_step=training_step)
+    first = trainer(3)
+    first.fit(module, loader())
+    before = text(first.logger)
+    trainer(1).fit(module, loader(), ckpt_path=tmp_path / "epoch=0-step=4.ckpt")
+    assert text(first.logger) == before
