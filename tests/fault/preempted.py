@@ -323,6 +323,21 @@ def worker_lost_inside_a_batch() -> None:
     assert interrupted() == []
 
 
+def forked_process_is_signalled() -> None:
+    """What inherits the handlers does not wake the fit that it comes from."""
+
+    def act(where: str, at: int) -> None:
+        if (where, at) == ("training", 2):
+            if (pid := os.fork()) == 0:
+                signal.raise_signal(signal.SIGUSR1)
+                os._exit(0)
+            os.waitpid(pid, 0)
+            time.sleep(0.1)
+
+    fit(act)
+    assert interrupted() == []
+
+
 def deadline_outside_of_python() -> None:
     """A call that no handler interrupts, as a hung collective is."""
     signals._GRACE_S = 0.2
@@ -385,6 +400,7 @@ CASES = (
     all_processes_behind_the_optimizers_step,
     all_processes_in_validation,
     worker_lost_inside_a_batch,
+    forked_process_is_signalled,
     deadline_outside_of_python,
     slurm,
 )

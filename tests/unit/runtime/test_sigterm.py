@@ -136,6 +136,21 @@ def test_fit_outside_of_the_main_thread_installs_nothing() -> None:
     assert trainer.global_step == 4
 
 
+def test_deadline_holds_though_the_other_processes_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError("connection closed by peer")
+
+    flags = {"enable_checkpointing": True, "default_root_dir": tmp_path}
+    trainer = quiet(callbacks=Preemption(deadline_s=0.2), **flags)
+    monkeypatch.setattr(trainer.strategy, "stop_votes", Gone)
+    with pytest.raises(SIGTERMException):
+        trainer.fit(terminated_at(2), loader())
+    assert list(tmp_path.rglob("interrupted-*")) == []
+
+
 PROGRAM = """
 import os, signal, torch
 from lightgen_runtime import Trainer
