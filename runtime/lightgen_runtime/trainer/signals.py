@@ -1,6 +1,6 @@
 """What a fit does when its process is asked to stop: save at a safe point, then end.
 
-A signal is noted at once and acted on behind the running batch. Nothing of this is in
+A signal is noted at once and acted on after the running batch. Nothing of this is in
 the way of a step: a thread that sleeps until there is a signal watches the deadline.
 """
 
@@ -316,10 +316,10 @@ def _name(number: int) -> str:
 def _announce(number: int) -> None:
     if rank_zero_only.rank != 0:
         return
-    text = f"{_name(number)}: stopping behind the running batch"
+    text = f"{_name(number)}: stopping after the running batch"
     if number == signal.SIGINT:
         # The terminal has echoed ^C in the middle of a line.
-        text = "\nStopping behind the running batch; Ctrl-C again stops at once"
+        text = "\nStopping after the running batch; Ctrl-C again stops at once"
     with suppress(OSError):
         os.write(2, f"{text}\n".encode())  # streams of Python's may be in use just now
 

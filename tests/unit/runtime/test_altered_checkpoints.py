@@ -63,7 +63,7 @@ def test_foreign_neighbour_is_listed(content: dict[str, Any], tmp_path: Path) ->
     (tmp_path / "bad.ckpt").write_bytes(b"xx")
     assert_says(
         message_of(TorchCheckpointIO().load_checkpoint, tmp_path / "bad.ckpt"),
-        "truncated",
+        "not a PyTorch file",
         "foreign.ckpt",
     )
     assert list(reconcile(tmp_path)) == ["foreign.ckpt"]
