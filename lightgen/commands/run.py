@@ -10,12 +10,22 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from lightgen import console
+from lightgen.commands.launching import (
+    Devices,
+    Launch,
+    NodeRank,
+    Nodes,
+    Rendezvous,
+    Restarts,
+    read_launch,
+)
 from lightgen.errors import ProjectStateError, UsageError
 from lightgen.project.paths import absolute_path, working_folder
 from lightgen.project.root import find_root
@@ -87,56 +97,103 @@ def verb_command(subcommand: str) -> Callable[..., None]:
         print_config: PrintConfig = False,
         as_json: AsJson = False,
     ) -> None:
-        _become(subcommand, context.args, config, ckpt, print_config, as_json)
+        program = Program.of_project(config)
+        own = _own_arguments(program, ckpt, print_config, as_json)
+        _become(program, [subcommand, *own, *context.args], Launch())
+
+    def evaluate(
+        context: typer.Context,
+        config: Config = None,
+        ckpt: Checkpoint = None,
+        devices: Devices = None,
+        print_config: PrintConfig = False,
+        as_json: AsJson = False,
+    ) -> None:
+        program = Program.of_project(config)
+        own = _own_arguments(program, ckpt, print_config, as_json)
+        launch = read_launch(devices, context.args, program.configs)
+        own += launch.trainer_options()
+        launch = Launch() if print_config else launch  # once is enough
+        _become(program, [subcommand, *own, *context.args], launch)
 
     def train(
         context: typer.Context,
         config: Config = None,
         ckpt: Checkpoint = None,
         resume: Resume = None,
+        devices: Devices = None,
+        nodes: Nodes = None,
+        node_rank: NodeRank = None,
+        rendezvous: Rendezvous = None,
+        restarts: Restarts = None,
         print_config: PrintConfig = False,
         as_json: AsJson = False,
     ) -> None:
-        resumed = [] if resume is None else ["--resume", resume]
-        arguments = [*resumed, *context.args]
-        _become(subcommand, arguments, config, ckpt, print_config, as_json)
+        program = Program.of_project(config)
+        own = _own_arguments(program, ckpt, print_config, as_json)
+        own += [] if resume is None else ["--resume", resume]
+        meeting = (nodes, node_rank, rendezvous, restarts)
+        launch = read_launch(devices, context.args, program.configs, *meeting)
+        own += launch.trainer_options()
+        launch = Launch() if print_config else launch  # once is enough
+        _become(program, [subcommand, *own, *context.args], launch)
 
-    return train if subcommand == "fit" else run
+    if subcommand == "fit":
+        return train
+    return run if subcommand == "export" else evaluate
 
 
-def _become(
-    subcommand: str,
-    overrides: list[str],
-    config: list[str] | None,
-    ckpt: str | None,
-    print_config: bool,
-    as_json: bool,
-) -> NoReturn:
-    here = working_folder()
-    root = find_root(here)
-    package = _runnable_package(root)
-    arguments = [subcommand]
-    for path in _config_paths(root, config):
-        arguments += ["--config", path]
+@dataclass(frozen=True)
+class Program:
+    """The program of the project around the current folder.
+
+    Attributes:
+        here: The folder that the user is in.
+        root: The project's.
+        package: What is run.
+        configs: The configuration files, all of which exist.
+    """
+
+    here: Path
+    root: Path
+    package: str
+    configs: list[Path]
+
+    @classmethod
+    def of_project(cls, config: list[str] | None) -> Program:
+        """Find the project, and the configuration that is meant."""
+        here = working_folder()
+        root = find_root(here)
+        return cls(here, root, _runnable_package(root), _config_paths(root, config))
+
+
+def _own_arguments(
+    program: Program, ckpt: str | None, print_config: bool, as_json: bool
+) -> list[str]:
+    """Spell the options that lightgen knows as the program does."""
+    arguments = []
+    for path in program.configs:
+        arguments += ["--config", _relative(program.root, path)]
     if ckpt is not None:
-        arguments += ["--ckpt_path", _checkpoint(root, ckpt)]
+        arguments += ["--ckpt_path", _checkpoint(program.root, ckpt)]
     if print_config:
         arguments.append("--print_config")
     if as_json:
         arguments.append("--json")
-    arguments += overrides
+    return arguments
 
-    search_path = _search_path(root, here)
-    command = _bare_command(root, here, search_path, package, arguments)
+
+def _become(program: Program, arguments: list[str], launch: Launch) -> NoReturn:
+    search_path = _search_path(program.root, program.here)
+    words = [*launch.command(program.package), *arguments]
+    added = launch.environment()
+    command = _bare_command(program, search_path, added, words)
     console.say(command, style="dim")
     sys.stdout.flush()
     sys.stderr.flush()
-    os.chdir(root)
-    os.execve(
-        sys.executable,
-        [sys.executable, "-m", package, *arguments],
-        os.environ | {"PYTHONPATH": search_path, TYPED_COMMAND: _typed()},
-    )
+    os.chdir(program.root)
+    added |= {"PYTHONPATH": search_path, TYPED_COMMAND: _typed()}
+    os.execve(sys.executable, [sys.executable, *words], os.environ | added)
 
 
 def _typed() -> str:
@@ -156,8 +213,8 @@ def _runnable_package(root: Path) -> str:
     return package
 
 
-def _config_paths(root: Path, given: list[str] | None) -> list[str]:
-    """Spell configuration files as seen from the project; they must exist."""
+def _config_paths(root: Path, given: list[str] | None) -> list[Path]:
+    """Return the configuration files, which must exist."""
     paths = [absolute_path(path, where="option --config") for path in given or ()]
     paths = paths or [root / _DEFAULT_CONFIG]
     for path in paths:
@@ -168,7 +225,7 @@ def _config_paths(root: Path, given: list[str] | None) -> list[str]:
                 accepted="a YAML file with settings of trainer, model and data",
                 todo="name one with --config PATH, relative to the folder you are in",
             )
-    return [_relative(root, path) for path in paths]
+    return paths
 
 
 def _checkpoint(root: Path, given: str) -> str:
@@ -203,15 +260,16 @@ def _search_path(root: Path, here: Path) -> str:
 
 
 def _bare_command(
-    root: Path, here: Path, search_path: str, package: str, arguments: list[str]
+    program: Program, search_path: str, added: dict[str, str], words: list[str]
 ) -> str:
     """Spell the command as it can be pasted into the shell this one was typed in."""
     found = shutil.which("python")
     is_ours = found is not None and Path(found) == Path(sys.executable)
     python = "python" if is_ours else sys.executable
-    change = f"cd {shlex.quote(str(root))} && " if here != root else ""
+    moves = program.here != program.root
+    change = f"cd {shlex.quote(str(program.root))} && " if moves else ""
     extended = shlex.quote(search_path)
     if search_path == f"src{os.pathsep}{os.environ.get('PYTHONPATH')}":
         extended = f'"src{os.pathsep}$PYTHONPATH"'
-    command = shlex.join([python, "-m", package, *arguments])
-    return f"{change}PYTHONPATH={extended} {command}"
+    settings = "".join(f"{name}={value} " for name, value in added.items())
+    return f"{change}PYTHONPATH={extended} {settings}{shlex.join([python, *words])}"
