@@ -11,6 +11,7 @@ from jsonargparse.typing import class_from_function
 from torch.optim import Optimizer
 
 from lightgen_runtime.callbacks.callback import Callback
+from lightgen_runtime.cli.complaint import complain
 from lightgen_runtime.cli.config_errors import explain_refusal
 from lightgen_runtime.cli.config_file import ConfigError
 from lightgen_runtime.cli.optimizers import (
@@ -165,4 +166,5 @@ class LightningArgumentParser(ArgumentParser):
             super().error(message, ex)
         if not isinstance(ex, ConfigError):
             message = explain_refusal(self, getattr(self, "args", []), message)
-        self.exit(USAGE_ERROR, f"error: {message}\n")
+        complain(message)
+        self.exit(USAGE_ERROR)

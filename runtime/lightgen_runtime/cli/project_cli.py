@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lightgen_runtime.cli.argument_parser import LightningArgumentParser
+from lightgen_runtime.cli.complaint import complain, report_exception
 from lightgen_runtime.cli.exporting import (
     SUFFIXES,
     ExportCommand,
@@ -36,8 +37,9 @@ from lightgen_runtime.cli.resume import (
     Resumption,
     choose_resumption,
     hold,
-    of_job,
+    mark_with_job,
     release,
+    run_of_job,
 )
 from lightgen_runtime.cli.runs import (
     CONFIG,
@@ -56,7 +58,6 @@ from lightgen_runtime.core.loading import take_weights
 from lightgen_runtime.core.module import LightningModule
 from lightgen_runtime.io.output_check import check_output
 from lightgen_runtime.loggers import CSVLogger
-from lightgen_runtime.trainer.slurm import restarted_job
 from lightgen_runtime.trainer.trainer import Trainer
 from lightgen_runtime.utilities.atomic_write import atomic_write
 from lightgen_runtime.utilities.exceptions import (
@@ -114,6 +115,7 @@ class ProjectCLI(LightningCLI):
         # Its arguments are plain values, which need no parser to be built from.
         kwargs.setdefault("load_from_checkpoint_support", False)
         self._run: Run | None = None  # claimed by this command
+        self._begun: Run | None = None  # by an earlier start of it
         self._results: Path | None = None  # the folder that results go to
         self._predictions: Path | None = None
         self._exported: Path | None = None
@@ -126,7 +128,7 @@ class ProjectCLI(LightningCLI):
             with warnings_as_lines():
                 super().__init__(*args, **kwargs)
         except LightgenRuntimeError as error:
-            sys.stderr.write(f"error: {error}\n")
+            complain(str(error))
             if not isinstance(error, NonFiniteLossError):  # which says so itself
                 self._say_what_is_kept(resumable=False)
             sys.exit(_exit_code(error))
@@ -138,6 +140,9 @@ class ProjectCLI(LightningCLI):
         except SIGTERMException:
             _say("Interrupted.")
             self._say_what_is_kept(resumable=True)
+            raise
+        except Exception as error:
+            report_exception(error)
             raise
         finally:
             release(self._held)
@@ -192,13 +197,22 @@ class ProjectCLI(LightningCLI):
     # --- the checkpoint to start from
 
     def _choose_resumption(self) -> None:
-        """Turn `--resume`, or the new start of a SLURM job, into a checkpoint."""
-        config, job = self._own_config(), restarted_job()
+        """Turn `--resume`, or the new start of a job, into a checkpoint.
+
+        Options say where a run begins; a job that is started again goes on with it.
+        """
+        config = self._own_config()
         wanted, given = config.get("resume"), config.get("ckpt_path")
+        if _writes() and not self._is_dev_run():
+            self._begun = run_of_job()
+        if self._begun is not None:
+            newest = self._begun.newest_sound(resumable=True)
+            if newest is not None:
+                self._resumption = Resumption.of(self._begun, newest)
+                return
         if wanted is None:
-            if job is not None and given is None and not self._is_dev_run():
-                self._resumption = of_job(job)
-        elif wanted == "weights":
+            return
+        if wanted == "weights":
             self._weights = (
                 find_checkpoint(given, sound=True) if given else newest_weights()
             )
@@ -210,7 +224,7 @@ class ProjectCLI(LightningCLI):
                 "from. Keep one."
             )
         else:
-            self._resumption = choose_resumption(wanted, job)
+            self._resumption = choose_resumption(wanted)
             if self._resumption is None:
                 _say("nothing to go on with: this is a new run")
 
@@ -218,10 +232,13 @@ class ProjectCLI(LightningCLI):
         if self.subcommand == "fit":
             self._choose_resumption()
         if self._resumption is not None:
-            # The settings of now count; what is another one is told.
-            self._own_config()["ckpt_path"] = str(self._resumption.checkpoint)
-            return
-        if self.subcommand is not None:
+            config = self._own_config()
+            began_from_file = config["ckpt_path"] is not None
+            config["ckpt_path"] = str(self._resumption.checkpoint)
+            if not began_from_file or config["resume"] is not None:
+                # The settings of now count; what is another one is told.
+                return
+        elif self.subcommand is not None:
             config = self._own_config()
             given = config.get("ckpt_path")
             if given is None and self.subcommand != "fit" and not self._is_dev_run():
@@ -278,7 +295,7 @@ class ProjectCLI(LightningCLI):
         if self._results is not None:
             return super().instantiate_trainer(**kwargs)
         resumption = self._resumption
-        run = claim_run() if resumption is None else resumption.run
+        run = self._begun or claim_run() if resumption is None else resumption.run
         if wants_default and self.subcommand == "fit":
             number = str(run.number)
             kwargs["logger"] = CSVLogger(save_dir=str(RUNS), name="", version=number)
@@ -290,6 +307,10 @@ class ProjectCLI(LightningCLI):
             if resumption is not None:
                 self._tell_of(resumption)
                 resumption.begin()
+            elif self._begun is not None:
+                _say(f"beginning run {run.number} anew: it had no checkpoint yet")
+                run.forget_attempt()
+            mark_with_job(run)
             with atomic_write(run.folder / CONFIG) as stream:
                 stream.write(self._config_text().encode())
         except BaseException:

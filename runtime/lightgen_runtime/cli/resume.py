@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from lightgen_runtime.cli.runs import CONFIG, SUMMARY, Run, is_sound, run_named
+from lightgen_runtime.cli.runs import CONFIG, JOB, SUMMARY, Run, run_named, write_json
 from lightgen_runtime.cli.runs import runs_newest_first as runs
+from lightgen_runtime.trainer import job
 from lightgen_runtime.utilities.exceptions import (
     CheckpointNotFoundError,
     MisconfigurationException,
@@ -82,13 +83,12 @@ class Resumption:
         ]
 
 
-def choose_resumption(wanted: str, job: str | None) -> Resumption | None:
+def choose_resumption(wanted: str) -> Resumption | None:
     """Find what a fit goes on with.
 
     Args:
         wanted: "auto", for the newest fit that is not over and has a checkpoint; or the
             number of a run.
-        job: The SLURM job that was started again, whose own run comes first.
 
     Returns:
         None if there is nothing to go on with.
@@ -105,8 +105,6 @@ def choose_resumption(wanted: str, job: str | None) -> Resumption | None:
             f"`--resume {wanted}` is not accepted. Use auto (the newest run that is not "
             "over), the number of a run, or weights (a new run that begins with them)."
         )
-    if job is not None and (own := of_job(job)) is not None:
-        return own
     in_use: Run | None = None
     for run in runs():
         if run.is_over():
@@ -120,19 +118,16 @@ def choose_resumption(wanted: str, job: str | None) -> Resumption | None:
     return None
 
 
-def of_job(job: str) -> Resumption | None:
-    """Return what a SLURM job left in the folder of its run when it was interrupted."""
-    for run in runs():
-        names = (f"hpc_ckpt_{job}.ckpt", f"hpc_ckpt_{job}-*.ckpt")
-        found = [path for name in names for path in run.folder.glob(name)]
-        for path in sorted(found, key=_modified_at, reverse=True):
-            if is_sound(path):
-                return Resumption.of(run, path)
-    return None
+def mark_with_job(run: Run) -> None:
+    """Have the run found again by this command, if a job starts it again."""
+    if known := job.marks():
+        write_json(run.folder / JOB, {"jobs": known})
 
 
-def _modified_at(path: Path) -> float:
-    return path.stat().st_mtime
+def run_of_job() -> Run | None:
+    """Return the run that this command has begun before its job was started again."""
+    known = set(job.marks(again=True))
+    return next((run for run in runs() if known & run.jobs()), None) if known else None
 
 
 def _of_number(number: str) -> Resumption:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightgen_runtime.io.store import Entry, reconcile, verify
+from lightgen_runtime.loggers.csv_logs import METRICS_FILE
 from lightgen_runtime.utilities.atomic_write import atomic_write
 from lightgen_runtime.utilities.exceptions import (
     CheckpointNotFoundError,
@@ -25,9 +26,10 @@ from lightgen_runtime.utilities.rank_zero import print_to_stderr, rank_zero_only
 RUNS = Path("runs")
 SUMMARY = "summary.json"
 CONFIG = "config.yaml"
+JOB = "job.json"
 CHECKPOINTS = "checkpoints"
 # What may be in a folder that no step of training has reached.
-_BEFORE_TRAINING = {CONFIG, "hparams.yaml", CHECKPOINTS}
+_BEFORE_TRAINING = {CONFIG, JOB, "hparams.yaml", CHECKPOINTS}
 
 _MOST_NAMES = 5  # in one message
 
@@ -103,10 +105,24 @@ class Run:
             if not any(self.folder.parent.iterdir()):
                 self.folder.parent.rmdir()
 
+    def forget_attempt(self) -> None:
+        """Remove what a start that reached no checkpoint has logged."""
+        for name in (SUMMARY, METRICS_FILE):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def jobs(self) -> set[str]:
+        """Return what the jobs that work on the run know it by."""
+        content = self._content_of(JOB) or {}
+        listed = content.get("jobs")
+        return set(map(str, listed)) if isinstance(listed, list) else set()
+
     def summary(self) -> dict[str, Any] | None:
         """Return the result; None if the run was killed, or goes on."""
+        return self._content_of(SUMMARY)
+
+    def _content_of(self, name: str) -> dict[str, Any] | None:
         try:
-            content = json.loads((self.folder / SUMMARY).read_text(encoding="utf-8"))
+            content = json.loads((self.folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return content if isinstance(content, dict) else None

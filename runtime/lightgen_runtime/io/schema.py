@@ -188,7 +188,8 @@ def note_record(checkpoint: dict[str, Any], record: Mapping[str, Any]) -> None:
         record: `kept_by`, the key of the callback that keeps the file; its `score`, its
             `role` ("best", "last", "interrupted", "partial": no fit can go on from it; or
             None), the `run` that it belongs to and its `name`: a copy of it under another
-            one is nobody's.
+            one is nobody's; and, in jobs that may be started again, `jobs`: by what the
+            same fit finds it then.
     """
     own = checkpoint.setdefault(OWN_KEY, {"format": OWN_FORMAT})
     own["record"] = dict(record)

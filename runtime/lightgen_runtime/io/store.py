@@ -41,6 +41,7 @@ _OTHER_PARTS: dict[str, tuple[type, ...]] = {
     "run": (str, _NONE),
     "optimizers": (list, _NONE),
     "schedulers": (list, _NONE),
+    "jobs": (list, _NONE),
 }
 
 Entry = dict[str, Any]
@@ -91,6 +92,7 @@ def entry_of(
     states = _list_at("optimizer_states", checkpoint)
     schedulers = _list_at("lr_schedulers", checkpoint)
     unknown: list[dict[str, Any]] = [{}]
+    jobs = _list_at("jobs", record)
     return {
         "bytes": location.size_of(path),
         "sha256": sha256,
@@ -114,6 +116,8 @@ def entry_of(
         "score": _as_number(record["score"]),
         "role": _if_a(str, record["role"]),
         "run": _if_a(str, record["run"]),
+        # Left out where it is not known, as from entries of before there was such a part.
+        **({"jobs": [mark for mark in jobs if isinstance(mark, str)]} if jobs else {}),
     }
 
 

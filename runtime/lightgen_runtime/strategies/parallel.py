@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightgen_runtime.io.checkpoint_io import CheckpointIO
 from lightgen_runtime.strategies.base import Strategy
+from lightgen_runtime.strategies.elastic import store_of_this_start
 from lightgen_runtime.strategies.launch import (
     join_store,
     note_failure,
@@ -140,7 +141,10 @@ class ParallelStrategy(Strategy):
         where: dict[str, Any] = {"init_method": "env://"}  # torchrun's
         if ranks_from_environment() is None:
             where = {"store": start_processes(self.world_size)}
-        elif (store := join_store(self.timeout)) is not None:
+        elif (
+            store := join_store(self.timeout)
+            or store_of_this_start(self.global_rank, self.world_size, self.timeout)
+        ) is not None:
             where = {"store": store}
         if device.type == "cuda":
             where["device_id"] = device

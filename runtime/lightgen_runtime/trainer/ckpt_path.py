@@ -13,15 +13,16 @@ from lightgen_runtime.callbacks.on_exception_checkpoint import OnExceptionCheckp
 from lightgen_runtime.io import location
 from lightgen_runtime.io.folder_leftovers import put_back_former
 from lightgen_runtime.io.store import newest_valid, read_manifest
-from lightgen_runtime.trainer import slurm
+from lightgen_runtime.trainer import job, slurm
 from lightgen_runtime.trainer.interruption import INTERRUPTED_PREFIX, job_file
+from lightgen_runtime.trainer.restarts import fit_in_job, newest_of_job
 from lightgen_runtime.utilities.exceptions import (
     CheckpointFormatError,
     CheckpointNotFoundError,
     LightgenRuntimeError,
     MisconfigurationException,
 )
-from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
     from lightgen_runtime.trainer.trainer import Trainer
@@ -60,13 +61,18 @@ def choose_checkpoint(
         CheckpointNotFoundError: There is no such checkpoint.
         MisconfigurationException: The word means a registry of models.
     """
-    path = trainer.strategy.on_rank_zero(
-        lambda: _resolved(trainer, ckpt_path, model_given, fn)
-    )
-    newest_is_meant = ckpt_path in ("last", "hpc") or (
-        ckpt_path is None and fn == "fit"
-    )
-    return Choice(path, newest_is_meant)
+
+    def look() -> tuple[Choice, list[str]]:
+        if fn == "fit" and ckpt_path is None:
+            own = newest_of_job(trainer)
+            choice = Choice(own or _after_exception(trainer), others_do=own is None)
+        else:
+            path = _resolved(trainer, ckpt_path, model_given, fn)
+            choice = Choice(path, others_do=ckpt_path in ("last", "hpc"))
+        return choice, job.marks(*fit_in_job(trainer)) if fn == "fit" else []
+
+    choice, trainer.job_marks = trainer.strategy.on_rank_zero(look)
+    return choice
 
 
 def load_chosen(
@@ -114,8 +120,6 @@ def _resolved(
 ) -> str | None:
     call = f"`trainer.{fn}(ckpt_path={str(ckpt_path)!r})`"
     if ckpt_path is None:
-        if fn == "fit":
-            return _after_requeue(trainer) or _after_exception(trainer)
         return None if model_given else _best(trainer) or None
     if ckpt_path == "best":
         return _best(trainer) or _no_best(trainer, call)
@@ -163,20 +167,6 @@ def _no_best(trainer: Trainer, call: str) -> NoReturn:
             "give a path."
         )
     raise CheckpointNotFoundError(f"{call}: {reason}")
-
-
-def _after_requeue(trainer: Trainer) -> str | None:
-    """Return what this SLURM job has left when it was interrupted before."""
-    job = slurm.restarted_job()
-    if job is None or trainer.fast_dev_run:
-        return None
-    path = job_file(trainer, job)
-    if not location.exists(path):
-        return None
-    rank_zero_info(
-        f"`trainer.fit()` goes on from `{path}`, where job {job} was stopped"
-    )
-    return path
 
 
 def _after_exception(trainer: Trainer) -> str | None:
@@ -308,13 +298,15 @@ def _tell_of_no_last(trainer: Trainer, call: str, fn: str) -> None:
 
 
 def _hpc(trainer: Trainer) -> str | None:
-    root, job = trainer.default_root_dir, slurm.batch_job()
-    if job is not None and location.exists(own := job_file(trainer, job)):
+    root, number = trainer.default_root_dir, slurm.batch_job()
+    if number is not None and location.exists(own := job_file(trainer, number)):
         return own
     of_jobs: dict[int, list[str]] = defaultdict(list)
     for name in location.names_in(root, folders=True):
         match = _HPC_FILE.fullmatch(name)
-        if match is not None and match.group(1) != job:  # else of another fit of ours
+        if (
+            match is not None and match.group(1) != number
+        ):  # else of another fit of ours
             of_jobs[int(match.group(1))].append(location.join(root, name))
     return _newest(of_jobs[max(of_jobs)]) if of_jobs else None
 

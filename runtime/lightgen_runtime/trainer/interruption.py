@@ -40,6 +40,7 @@ def begin_fit(trainer: Trainer) -> None:
     numbers = (_fits[folder], task)
     digest = hashlib.sha256(f"{folder} {numbers}".encode()).hexdigest()[:8]
     is_plain = numbers == (1, 0) and _same(folder, usual)
+    trainer.place_in_job = (folder, _fits[folder])
     trainer.job_mark = "" if is_plain else f"-{digest}"
 
 

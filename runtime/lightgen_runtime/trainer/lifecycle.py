@@ -56,8 +56,8 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
     strategy.setup_environment()
     if isinstance(strategy.checkpoint_io, AsyncCheckpointIO):
         strategy.checkpoint_io.on_failure = run.note_failed_write
+    choice = choose()  # which may have a logger go on in a former folder
     _share_folders(run)
-    choice = choose()
     trainer.note_ckpt_path(choice.path)
     _begin_profile(run, fn)
     for owner in _present(datamodule, module):

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _REQUEUE_SIGNAL = "SIGUSR1"  # Source: the one by which Lightning 2.6.6 requeues
 _LOOK_EVERY_S = 0.5  # whether another process asks to stop
 _VOTES_EVERY_S = 0.05
+# How long all processes may take to answer a vote, each from a thread that looks twice a
+# second. Who has not is gone: a launcher ends the others with a signal, and waits.
+_VOTES_WITHIN_S = 5.0
 # How long the program may take to end by itself once the deadline is over.
 _GRACE_S = 5.0
 
@@ -203,16 +206,16 @@ class StopRequest:
         if number is None:
             return
         self._begin(number)
-        if self._votes is not None:
-            with suppress(RuntimeError):  # of a store whose process is gone
-                self._agree(self._votes, number, end)
+        reason = f"No batch has ended within {self._deadline_s:g} s of {_name(number)}"
+        remedy = " `Preemption(deadline_s=...)` waits longer."
+        if self._votes is not None and not self._agree(self._votes, number, end):
+            reason = f"{_name(number)}: another process does not answer"
+            remedy, end = "", 0.0
         if self._reached.acquire(timeout=max(0.0, end - time.monotonic())):
             return
         self._expired = True
         print_to_stderr(
-            f"No batch has ended within {self._deadline_s:g} s of {_name(number)}: "
-            f"stopping without saving. {self._what_is_left()}. "
-            "`Preemption(deadline_s=...)` waits longer."
+            f"{reason}: stopping without saving. {self._what_is_left()}.{remedy}"
         )
         if hasattr(signal, "pthread_kill"):
             signal.pthread_kill(self._thread_id, number)  # wakes it where it sleeps
@@ -236,17 +239,29 @@ class StopRequest:
                 votes = None
         return None
 
-    def _agree(self, votes: StopVotes, number: int, end: float) -> None:
-        """Agree with the other processes on the batch behind which all stop."""
-        self._number = votes.ask(number)
-        # Since `request_stop` each batch is followed by a look, the running one included.
-        votes.vote(self._run.progress.total_batches + 1)
-        while (batch := votes.result()) is None:
-            if self._is_over or time.monotonic() > end:
-                return
-            time.sleep(_VOTES_EVERY_S)
+    def _agree(self, votes: StopVotes, number: int, end: float) -> bool:
+        """Agree with the other processes on the batch behind which all stop.
+
+        Returns:
+            Whether they have all answered, if they could.
+        """
+        end = min(end, time.monotonic() + _VOTES_WITHIN_S)
+        try:
+            self._number = votes.ask(number)
+            # Since `request_stop` each batch is followed by a look, the running one
+            # included.
+            votes.vote(self._run.progress.total_batches + 1)
+            while (batch := votes.result()) is None:
+                if self._is_over:
+                    return True
+                if time.monotonic() > end:
+                    return False
+                time.sleep(_VOTES_EVERY_S)
+        except RuntimeError:  # the store's process is gone
+            return False
         self._last_batch = batch
         _release(self._agreed)
+        return True
 
 
 @contextmanager

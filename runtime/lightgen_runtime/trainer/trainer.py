@@ -207,6 +207,8 @@ class Trainer(TrainerView):
         self._received_sigterm = False
         self.interrupted_path: str | None = None
         self.job_mark = ""  # which of a job's fits this is
+        self.place_in_job: tuple[str, int] = ("", 0)
+        self.job_marks: list[str] = []  # what its checkpoints are found by
         self._run: Run | None = None
         self.fit_id = ""  # what a fit and all that go on from it have in common
 
@@ -401,6 +403,8 @@ class Trainer(TrainerView):
             record = {**NO_RECORD, "role": "interrupted"}
         if self.strategy.is_parted and self.progress.is_inside_epoch:
             record = {**record, "role": "partial"}
+        if self.job_marks:
+            record = {**record, "jobs": self.job_marks}
         return {**record, "run": self.fit_id, "name": location.split(path)[1]}
 
     def print(self, *args: Any, **kwargs: Any) -> None:
