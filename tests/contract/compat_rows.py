@@ -52,6 +52,9 @@ NO_RULE = {
     ),
     "test_checkpoint_of_a_terminated_fit": _SIGNAL,
     "test_checkpoint_of_a_fit_interrupted_by_ctrl_c": _SIGNAL,
+    "test_requeued_job_that_had_no_time_to_save": (
+        "only a job that is started again shows it, and the fit says so"
+    ),
     "test_empty_training_loader": _DATA,
     "test_stream_without_a_batch": _DATA,
     "test_dataset_in_place_of_its_loader": "only the data show it, and the run warns",

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lightgen_runtime.callbacks import (
     OnExceptionCheckpoint,
     Preemption,
 )
+from lightgen_runtime.trainer import signals
 from lightgen_runtime.utilities.exceptions import SIGTERMException
 
 
@@ -149,6 +151,28 @@ def test_deadline_holds_though_the_other_processes_are_gone(
     with pytest.raises(SIGTERMException):
         trainer.fit(terminated_at(2), loader())
     assert list(tmp_path.rglob("interrupted-*")) == []
+
+
+def test_vote_that_another_process_does_not_answer_ends_the_fit_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Unanswered:
+        def asked(self) -> None: ...
+        def ask(self, number: int) -> int:
+            return number
+
+        def vote(self, batch: int) -> None: ...
+        def result(self) -> None: ...
+
+    trainer = quiet(enable_checkpointing=True, default_root_dir=tmp_path)
+    monkeypatch.setattr(trainer.strategy, "stop_votes", Unanswered)
+    monkeypatch.setattr(signals, "_VOTES_WITHIN_S", 0.1)
+    start = time.monotonic()
+    with pytest.raises(SIGTERMException):
+        trainer.fit(terminated_at(2), loader())
+    assert time.monotonic() - start < 20  # the deadline is 30 s
+    assert list(tmp_path.rglob("interrupted-*")) == []
+    assert "SIGTERM: another process does not answer" in capsys.readouterr().err
 
 
 PROGRAM = """
