@@ -59,7 +59,8 @@ soak: .venv/.installed ## the drawn tests, many times longer: about an hour
 	LIGHTGEN_CORPUS=60000 LIGHTGEN_MUTANTS=20000 \
 	    $(BIN)/python -m pytest -n $(WORKERS) --timeout 3000 tests/unit/regen
 	LIGHTGEN_KILLS=500 $(BIN)/python -m pytest --timeout 3000 tests/fault/test_killed_fit.py
-	LIGHTGEN_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) --timeout 3000 tests/fault
+	LIGHTGEN_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) --timeout 3000 tests/fault \
+	    tests/distributed/test_restarts.py
 
 bench: .venv/.installed ## start-up, steps and checkpoints beside the peers, memory: writes docs/benchmarks.md
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"

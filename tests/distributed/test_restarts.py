@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -181,6 +182,34 @@ def test_script_is_gone_on_with_fit_by_fit(project: Path) -> None:
     assert len(list(logs.iterdir())) == 3
     rows, again = ((logs / f"version_{n}/metrics.csv").read_text() for n in (1, 2))
     assert rows == again
+
+
+@pytest.mark.skipif("LIGHTGEN_SOAK" not in os.environ, reason="part of `make soak`")
+def test_two_machines_go_on_together(project: Path) -> None:
+    """Their launchers count restarts differently: one sees a failure, one a newcomer."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    meeting = ["--nodes", "2", "--rendezvous", endpoint, "--restarts", "2"]
+    command = ["train", "--devices", "1", *meeting, "--model.kill", "6"]
+    machines = [
+        subprocess.Popen(
+            [sys.executable, "-m", "lightgen", *command],
+            cwd=project,
+            env={**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [machine.communicate(timeout=240)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert sum("going on with run" in text for text in said) == 1
+    newest = max(project.glob("runs/*"), key=lambda run: int(run.name))
+    again, whole = train(project), newest.parent / str(int(newest.name) + 1)
+    assert again.returncode == 0, again.stderr
+    rows, others = ((run / "metrics.csv").read_text() for run in (newest, whole))
+    assert rows == others
 
 
 @pytest.mark.parametrize(
