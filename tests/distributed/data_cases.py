@@ -34,6 +34,9 @@ class Counting(L.LightningModule):
         self.weight = nn.Parameter(torch.ones(1))
         self.seen: list[int] = []
 
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.test_step(batch, batch_idx)
+
     def test_step(self, batch: Any, batch_idx: int) -> None:
         numbers = batch[1]
         self.seen += numbers.tolist()
@@ -53,22 +56,47 @@ class Counting(L.LightningModule):
 def exact_evaluation(world: int) -> Any:
     found: dict[str, Any] = {}
     for count in range(3 * 4 + 2):
-        for size in (1, 3):
+        for size in (1, 2, 3):
             module, trainer = Counting(), quiet(world)
             loader = DataLoader(numbered(count), size)
-            try:
-                [metrics] = trainer.test(module, loader, verbose=False)
-            except EmptyDataError:
-                found[f"{count}/{size}"] = "empty"
+            if count == 0:
+                runs = (trainer.test, trainer.validate, trainer.predict)
+                found[f"0/{size}"] = [_refuses(run, module, loader) for run in runs]
                 continue
-            trainer.predict(module, loader)
-            everything = trainer.predict_loop.of_all_processes(trainer.strategy)
+            [metrics] = trainer.test(module, loader, verbose=False)
+            seen, module.seen = module.seen, []
+            [validated] = trainer.validate(module, loader, verbose=False)
+            everything = trainer.predict(module, loader, return_predictions="all")
             found[f"{count}/{size}"] = {
                 "metrics": metrics,
-                "seen": module.seen,
+                "seen": seen,
+                "validated": [validated, module.seen],
                 "batches": trainer.num_predict_batches,
                 "predicted": [batch.tolist() for batch in everything],
             }
+    return found
+
+
+def _refuses(run: Callable[..., Any], *args: Any) -> bool:
+    try:
+        run(*args)
+    except EmptyDataError:
+        return True
+    return False
+
+
+@case
+def training_of_every_size(world: int) -> Any:
+    found: dict[str, Any] = {}
+    for count in range(3 * world + 2):
+        for size in (1, 2):
+            module, trainer = Reading(), quiet(world)
+            loader = DataLoader(numbered(count), size)
+            if count == 0:
+                found[f"0/{size}"] = _refuses(trainer.fit, module, loader)
+                continue
+            trainer.fit(module, loader)
+            found[f"{count}/{size}"] = module.seen[1:]
     return found
 
 

@@ -11,10 +11,10 @@ from processes import Results
 pytestmark = pytest.mark.slow
 
 Run = Callable[[int], Results]
-SIZES = [(count, size) for count in range(14) for size in (1, 3)]
+SIZES = [(count, size) for count in range(14) for size in (1, 2, 3)]
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, 3, 4])
 def test_every_sample_is_evaluated_exactly_once(world: int, results: Run) -> None:
     """Best practices, placement of validation: each sample is evaluated exactly once.
 
@@ -25,11 +25,14 @@ def test_every_sample_is_evaluated_exactly_once(world: int, results: Run) -> Non
     for count, size in SIZES:
         case = f"{count}/{size}"
         if count == 0:
-            assert {found[case] for found in shared} == {"empty"}
+            assert all(found[case] == [True] * 3 for found in [alone, *shared])
             continue
         seen = sorted(sample for found in shared for sample in found[case]["seen"])
         assert seen == list(range(count))
         for found in shared:
+            validated, seen_again = found[case]["validated"]
+            assert seen_again == found[case]["seen"]
+            assert validated.items() <= found[case]["metrics"].items()
             metrics = dict(found[case]["metrics"])
             assert metrics.pop("at_end") == sum(range(world))
             assert metrics["count"] == count
@@ -40,6 +43,20 @@ def test_every_sample_is_evaluated_exactly_once(world: int, results: Run) -> Non
         batches = [found[case]["batches"][0] for found in shared]
         assert sum(batches) == ceil(count / size)
         assert max(batches) - min(batches) <= 1
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_training_covers_data_of_every_size(world: int, results: Run) -> None:
+    """Down to less than a sample for each; data without any are refused, as by one."""
+    shared = [found["training_of_every_size"] for found in results(world)]
+    for count in range(3 * world + 2):
+        for size in (1, 2):
+            read = [found[f"{count}/{size}"] for found in shared]
+            if count == 0:
+                assert read == [True] * world
+                continue
+            assert {sample for own in read for sample in own} == set(range(count))
+            assert {len(own) for own in read} == {ceil(count / world)}
 
 
 def test_limits_count_batches_of_a_process(results: Run) -> None:

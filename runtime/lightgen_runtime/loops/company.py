@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.core.metrics import LogScope, MetricStore
+from lightgen_runtime.loops.metric_objects import unchanged_objects
 
 if TYPE_CHECKING:
     from lightgen_runtime.loops.feed import Feed
@@ -29,7 +30,8 @@ def in_company(
 ) -> Batches:
     """Return the batches of an evaluating pass; while others have more, compute along.
 
-    What is computed along is neither logged nor kept, and fires no hook.
+    What is computed along is neither logged nor kept, fires no hook, and leaves objects of
+    torchmetrics as they were.
 
     Args:
         run: The run.
@@ -81,5 +83,6 @@ def _in_company(
             unseen = MetricStore(scope.store.stage)
             context.scope = LogScope(scope.hook, scope.rule, unseen)
             context.batch, context.batch_size = kept, None
-            step(kept, done, *number)
+            with unchanged_objects(run.module):
+                step(kept, done, *number)
         done += 1

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lightgen_runtime.loops.position import (
-    Part,
+from lightgen_runtime.loops.position import Part, reader_of
+from lightgen_runtime.loops.samplers import (
     generators_of,
     loaders_of,
-    reader_of,
     set_generators,
 )
 from lightgen_runtime.loops.share import whole_of
@@ -47,6 +46,8 @@ class Feed:
         dataloader_idx: Its position among the stage's loaders.
         required: Whether a first pass without a batch is an error.
         is_share: Whether other processes have the loader's other batches, in turn.
+        given: The loader of all processes' data.
+        first: Number in the epoch of the loader's first batch.
     """
 
     __slots__ = (
@@ -60,7 +61,10 @@ class Feed:
         "_taken",
         "_together",
         "_transfer",
+        "_whole",
         "dataloader_idx",
+        "first",
+        "given",
         "is_share",
         "loader",
         "num_batches",
@@ -84,6 +88,9 @@ class Feed:
         self.dataloader_idx = dataloader_idx
         self.required = required
         self.is_share = is_share
+        self.given = loader
+        self.first = 0
+        self._whole: tuple[Any, int | float, bool] | None = None
         self._transfer = transfer
         self._together: Strategy | None = None
         self._read: Any = None  # the loader that `_readers` read
@@ -117,6 +124,26 @@ class Feed:
                 f"rank: each epoch ends for all of them after {self.num_batches}"
             )
 
+    def read_rest(self, loader: Any, first: int, anew: bool) -> None:
+        """Read what is left of the epoch from another loader, until `read_whole`.
+
+        Args:
+            loader: Has a length.
+            first: Number of its first batch in the epoch.
+            anew: Forget what `restore` was told, which is of the former loader.
+        """
+        self._whole = self.loader, self.num_batches, self.sized
+        self.loader, self.first = loader, first
+        self.num_batches, self.sized = first + len(loader), True
+        if anew:
+            self._restored = None
+
+    def read_whole(self) -> None:
+        """Let passes be of all of the data again."""
+        if self._whole is not None:
+            self.loader, self.num_batches, self.sized = self._whole
+            self._whole, self.first = None, 0
+
     @property
     def takes_part(self) -> bool:
         """Whether a pass has a batch, in this process or in another one."""
@@ -143,12 +170,13 @@ class Feed:
         return generators_of(self.loader)
 
     def open(self, skip: int = 0) -> Iterator[Any]:
-        """Start a pass behind its first `skip` batches.
+        """Start a pass behind the epoch's first `skip` batches.
 
         After `restore`, random states are to be those with which the pass once began;
         they are others afterwards. Without it, the first batches are drawn and dropped.
         """
         restored, self._restored = self._restored, None
+        skip -= self.first
         self.end_pass()
         readers = self._current_readers()
         if restored is not None:
@@ -181,7 +209,7 @@ class Feed:
             read = [b for b in [*in_work, self._ahead] if b is not _NOTHING]
             if not all(map(_is_plain, read)):
                 read = []
-        delivered = None if taken is None else taken + len(read)
+        delivered = None if taken is None else taken + len(read) - self.first
         back = None if taken is None else self._taken - taken - len(read)
         state: dict[str, Any] = {"read": read}
         state["readers"] = self._before or [

@@ -22,13 +22,11 @@ from lightgen_runtime.io.schema import (
 )
 from lightgen_runtime.loops import own_generators
 from lightgen_runtime.loops.agree import agree_on_step
+from lightgen_runtime.loops.elastic import share_anew
 from lightgen_runtime.loops.evaluate import evaluate, sanity_check
 from lightgen_runtime.loops.outputs import StepFn
-from lightgen_runtime.loops.position import (
-    random_states,
-    samplers_of,
-    set_random_states,
-)
+from lightgen_runtime.loops.position import random_states, set_random_states
+from lightgen_runtime.loops.samplers import announce_epoch
 from lightgen_runtime.loops.schedule import SchedulerStepper
 from lightgen_runtime.loops.step import choose_step, manual_step
 from lightgen_runtime.loops.val_clock import ValidationClock
@@ -175,8 +173,9 @@ def _start_epoch(run: Run, feed: Feed, schedulers: SchedulerStepper) -> Iterator
         return _reenter_epoch(run, feed, schedulers, resumed)
     if resumed is not None:
         _set_random_states(run, feed, resumed["rng"])
+    run.share = None
     run.report.enter(run.stores["train"])
-    _set_epoch(feed.loader, progress.current_epoch)
+    announce_epoch(feed.loader, progress.current_epoch)
     run.hooks.fire(run.hooks.on_train_epoch_start)
     run.epoch_rng = random_states(feed.loader)
     # Not 0 after a checkpoint of Lightning's, which holds no random states.
@@ -191,14 +190,21 @@ def _reenter_epoch(
     run.epoch_rng = resumed["epoch_rng"]
     over = progress.is_last_batch
     iterator: Iterator[Any] = iter(())
+    anew = not over and share_anew(run, feed, resumed["gradients"])
+    begun = resumed["epoch_rng"]
+    if anew:
+        _set_random_states(run, feed, resumed["rng"])
+        begun = run.epoch_rng = random_states(feed.loader)
     if over:
         feed.finish()
     else:
+        _plan_epoch(run, feed)
         # Random numbers first as the epoch's loader met them, then as they were saved.
-        set_random_states(feed.loader, resumed["epoch_rng"])
-        _set_epoch(feed.loader, progress.current_epoch)
+        set_random_states(feed.loader, begun)
+        announce_epoch(feed.loader, progress.current_epoch)
         iterator = feed.open(skip=progress.batch_idx)
-    _set_random_states(run, feed, resumed["rng"])
+    if not anew:
+        _set_random_states(run, feed, resumed["rng"])
     for parameter, gradient in zip(
         run.optimized_parameters(), resumed.get("gradients", []), strict=False
     ):
@@ -288,7 +294,10 @@ def _end_epoch(run: Run, schedulers: SchedulerStepper) -> None:
     else:
         run.stores["train"].reset()
         progress.start_next_epoch()
-        run.source.train().end_pass()
+        feed = run.source.train()
+        feed.end_pass()
+        feed.read_whole()
+        run.share = None
 
 
 def _set_horizon(run: Run, feed: Feed, schedulers: SchedulerStepper) -> None:
@@ -435,11 +444,3 @@ def _validation_due(run: Run) -> bool:
     if isinstance(run.val_interval, int):
         return _val_count(run) % run.val_interval == 0
     return run.progress.is_last_batch
-
-
-def _set_epoch(loader: Any, epoch: int) -> None:
-    """Tell samplers that shuffle by epoch which one begins."""
-    for sampler in samplers_of(loader):
-        set_epoch = getattr(sampler, "set_epoch", None)
-        if callable(set_epoch):
-            set_epoch(epoch)

@@ -14,7 +14,6 @@ from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -29,13 +28,17 @@ from torch.utils.data import (
 from lightgen_runtime.io.content_check import reading
 from lightgen_runtime.io.schema import OWN_KEY
 from lightgen_runtime.loops import own_generators
+from lightgen_runtime.loops.samplers import (
+    generators_of,
+    samplers_of,
+    set_generators,
+)
 from lightgen_runtime.loops.share import draws_at_once, with_samplers
 from lightgen_runtime.loops.worker_states import (
     SendingCollate,
     WorkerStart,
     WorkerStates,
 )
-from lightgen_runtime.utilities.combined_loader import CombinedLoader
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 from lightgen_runtime.utilities.seed import collect_rng_states, set_rng_states
 
@@ -137,9 +140,9 @@ class IndexReader(Reader):
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         super().__init__(loader)
-        self._samplers = [s for s in samplers_of(loader) if _is_stateful(s)]
+        self._samplers = [s for s in samplers_of(loader) if is_stateful(s)]
         self._at_start: list[Any] = []
-        self._keeps = not _is_reproducible(_indices_of(loader))
+        self._keeps = not _is_reproducible(indices_of(loader))
         self._indices: Indices | None = None
         self._own: list[Any] | None = (
             None  # generators of the dataset, once searched for
@@ -163,7 +166,7 @@ class IndexReader(Reader):
         """See `Reader.state`."""
         state: dict[str, Any] = {}
         dataset = self.loader.dataset
-        if self.loader.num_workers == 0 and _is_stateful(dataset):
+        if self.loader.num_workers == 0 and is_stateful(dataset):
             state["dataset"] = deepcopy(dataset.state_dict())
         elif self.loader.num_workers == 0:
             if self._own is None:
@@ -184,7 +187,7 @@ class IndexReader(Reader):
     def restore(self, state: dict[str, Any], in_pass: bool) -> None:
         """See `Reader.restore`."""
         super().restore(state, in_pass)
-        if "dataset" in state and _is_stateful(self.loader.dataset):
+        if "dataset" in state and is_stateful(self.loader.dataset):
             self.loader.dataset.load_state_dict(state["dataset"])
         if "drawn_by_dataset" in state:
             found = own_generators.generators_in(self.loader.dataset)
@@ -196,11 +199,11 @@ class IndexReader(Reader):
     ) -> Iterator[Any]:
         if not (skip or records or self._keeps):
             return iter(self.loader)
-        indices = Indices(_indices_of(self.loader), self if records else None)
+        indices = Indices(indices_of(self.loader), self if records else None)
         self._indices = indices if self._keeps else None
         if self._keeps:
             indices.keep(2)
-        iterator = iter(_drawing(self.loader, indices))
+        iterator = iter(drawing_by(self.loader, indices))
         if skip:
             if restored.get("begun"):
                 set_random_states(self.loader, restored["begun"])
@@ -277,11 +280,11 @@ class WorkerReader(IndexReader):
             # Copies of them are in the workers, out of reach: all is drawn again.
             aligned, starts = 0, {}
         owner = loader if self._again else None
-        indices = Indices(_indices_of(loader), None, aligned, entry, owner)
+        indices = Indices(indices_of(loader), None, aligned, entry, owner)
         if self._keeps:
             indices.keep(number * (loader.prefetch_factor or 1) + 2)
             self._indices = indices
-        copy = _drawing(loader, indices)
+        copy = drawing_by(loader, indices)
         vars(copy).update(
             collate_fn=SendingCollate(loader.collate_fn, always=self._persists),
             worker_init_fn=WorkerStart(loader.worker_init_fn, starts),
@@ -314,7 +317,7 @@ class WorkerReader(IndexReader):
 
     def _cuts(self, received: int) -> bool:
         """Tell whether a pass of that length left some of what workers had loaded."""
-        indices = _indices_of(self.loader)
+        indices = indices_of(self.loader)
         return isinstance(indices, Sized) and received < len(indices)
 
 
@@ -359,6 +362,11 @@ class Indices:
         if self._kept is None or not -len(self._kept) <= place < 0:
             return None
         return _as_data(self._kept[place])
+
+    @property
+    def drawing(self) -> Iterator[Any]:
+        """What the running pass still draws."""
+        return self._iterator
 
     def advance(self, skip: int) -> None:
         """Draw and drop."""
@@ -461,13 +469,13 @@ class Part:
 
 def reader_of(loader: Any) -> Reader:
     """Return what reads a loader and finds back to a position in the best way there is."""
-    if _is_stateful(loader):
+    if is_stateful(loader):
         return StatefulReader(loader, loader)
-    if not isinstance(loader, DataLoader) or _has_own_iteration(type(loader)):
+    if not isinstance(loader, DataLoader) or has_own_iteration(type(loader)):
         return Reader(loader)
     workers = loader.num_workers
     if isinstance(loader.dataset, IterableDataset):
-        if workers == 0 and _is_stateful(loader.dataset):
+        if workers == 0 and is_stateful(loader.dataset):
             return StatefulReader(loader, loader.dataset)
         return Reader(loader)
     if workers == 0:
@@ -491,46 +499,15 @@ def set_random_states(loader: Any, states: dict[str, Any]) -> None:
         set_generators(loader, states.get("loader", []))
 
 
-def set_generators(loader: Any, states: list[torch.Tensor]) -> None:
-    """Put back the generators that a loader and its samplers own."""
-    for generator, state in zip(generators_of(loader), states, strict=False):
-        generator.set_state(state)
-
-
-def generators_of(loader: Any) -> list[torch.Generator]:
-    """Return the random generators that a loader and its samplers own."""
-    owners = [*loaders_of(loader), *samplers_of(loader)]
-    found = [getattr(owner, "generator", None) for owner in owners]
-    unique = {id(g): g for g in found if isinstance(g, torch.Generator)}
-    return list(unique.values())
-
-
-def samplers_of(loader: Any) -> list[Any]:
-    """Return the samplers of a loader, or of all loaders of a combination, once each."""
-    found = []
-    for each in loaders_of(loader):
-        batch_sampler = getattr(each, "batch_sampler", None)
-        found += [
-            getattr(each, "sampler", None),
-            batch_sampler,
-            getattr(batch_sampler, "sampler", None),
-        ]
-    return list({id(s): s for s in found if s is not None}.values())
-
-
-def loaders_of(loader: Any) -> list[Any]:
-    """Return the loaders of a combination, or the one loader."""
-    return loader.flattened if isinstance(loader, CombinedLoader) else [loader]
-
-
-def _is_stateful(owner: Any) -> bool:
+def is_stateful(owner: Any) -> bool:
+    """Tell whether a loader, dataset or sampler keeps its position by itself."""
     return all(
         callable(getattr(owner, name, None))
         for name in ("state_dict", "load_state_dict")
     )
 
 
-def _has_own_iteration(kind: type[DataLoader[Any]]) -> bool:
+def has_own_iteration(kind: type[DataLoader[Any]]) -> bool:
     """Tell whether a loader may yield other batches than those it loads."""
     names = ("__iter__", "_get_iterator")
     return any(getattr(kind, name) is not getattr(DataLoader, name) for name in names)
@@ -542,12 +519,13 @@ def _is_reproducible(drawn: Any) -> bool:
     return type(drawn) in _REPRODUCIBLE or draws_at_once(drawn)
 
 
-def _indices_of(loader: DataLoader[Any]) -> Any:
+def indices_of(loader: DataLoader[Any]) -> Any:
     """Return what draws a loader's indices, or its batches of them."""
     return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
 
 
-def _drawing(loader: DataLoader[Any], indices: Indices) -> DataLoader[Any]:
+def drawing_by(loader: DataLoader[Any], indices: Indices) -> DataLoader[Any]:
+    """Return a copy of a loader that draws what `indices` draws."""
     if loader.batch_sampler is None:
         return with_samplers(loader, indices, None)
     return with_samplers(loader, loader.sampler, indices)

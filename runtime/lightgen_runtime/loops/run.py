@@ -53,6 +53,9 @@ class Run:
             checkpoints; None if there was none.
         forward_only: Set at an epoch's start to compute its steps and train nothing.
         predicted: What a prediction has collected so far.
+        share: Of a checkpoint, how its running epoch was shared out between processes,
+            until the fit goes on from it; then what a new share of it has begun with, or
+            None.
         scaling: What scales losses and steps optimizers in `16-mixed`; else None.
         resumed: Random states of the checkpoint that the fit goes on from, until it does.
         epoch_rng: Random states when the running epoch's loader was opened.
@@ -88,6 +91,7 @@ class Run:
         "resumed",
         "scaling",
         "scopes",
+        "share",
         "source",
         "stop_agreed",
         "stop_epoch",
@@ -151,6 +155,7 @@ class Run:
         self.resumed: dict[str, Any] | None = None
         self.epoch_rng: dict[str, Any] | None = None
         self.loader_states: dict[str, list[Any]] = {}
+        self.share: dict[str, Any] | None = None
         self.validation: ValidationPosition | None = None
         self._untoggled: dict[Tensor, bool] = {}
 

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sized
 from copy import copy
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any
 
 from torch.utils.data import (
@@ -41,7 +41,9 @@ def splits(loader: Any) -> bool:
     return not any(isinstance(sampler, DistributedSampler) for sampler in samplers)
 
 
-def train_share(loader: DataLoader[Any], world_size: int, rank: int) -> DataLoader[Any]:
+def train_share(
+    loader: DataLoader[Any], world_size: int, rank: int, seed: int | None = None
+) -> DataLoader[Any]:
     """Return a loader of this process's part of the training data.
 
     Every process gets as many batches. All samples are drawn; to come out even, a few
@@ -51,21 +53,69 @@ def train_share(loader: DataLoader[Any], world_size: int, rank: int) -> DataLoad
         loader: Stays as it is.
         world_size: Number of processes.
         rank: Number of this one.
+        seed: Of the order, where it is random; None takes the run's.
 
     Raises:
         MisconfigurationException: Its sampler has no length.
     """
     batches = loader.batch_sampler
-    if type(batches) is BatchSampler:
-        sampler = _split_samples(loader, world_size, rank)
-        batches = BatchSampler(sampler, batches.batch_size, batches.drop_last)
+    seed = _seed() if seed is None else seed
+    if batches is None or type(batches) is BatchSampler:
+        sampler = _split_samples(loader, world_size, rank, seed)
+        if batches is not None:  # else each sample of such a loader is a batch
+            batches = BatchSampler(sampler, batches.batch_size, batches.drop_last)
         return with_samplers(loader, sampler, batches)
-    if batches is None:  # each sample of such a loader is a batch
-        return with_samplers(loader, _split_samples(loader, world_size, rank), None)
     _check_length(loader, batches)
-    return with_samplers(
-        loader, loader.sampler, _EvenShare(batches, world_size, rank, _seed())
-    )
+    share = _EvenShare(batches, world_size, rank, seed)
+    return with_samplers(loader, loader.sampler, share)
+
+
+def rest_share(
+    loader: DataLoader[Any], rest: list[Any], world_size: int, rank: int
+) -> DataLoader[Any]:
+    """Return a loader of this process's part of what is left of an epoch.
+
+    Args:
+        loader: All of the training data; stays as it is.
+        rest: Sample numbers; index batches of a batch sampler of the user's own.
+        world_size: Number of processes.
+        rank: Number of this one.
+    """
+    batches = loader.batch_sampler
+    if type(batches) is not BatchSampler:
+        share = _EvenShare(rest, world_size, rank, 0)
+        if batches is None:
+            return with_samplers(loader, share, None)
+        return with_samplers(loader, loader.sampler, share)
+    size = batches.batch_size
+    if batches.drop_last and math.ceil(len(rest) / world_size) < size:
+        # Too few for one batch of each: an epoch without a last batch would not end.
+        rest = list(islice(cycle(rest), world_size * size))
+    share = _EvenShare(rest, world_size, rank, 0)
+    return with_samplers(loader, share, BatchSampler(share, size, batches.drop_last))
+
+
+def undivided(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """Return a loader without the split that its user has made by a `DistributedSampler`."""
+    split: Any = loader.sampler
+    if type(split) is not DistributedSampler:
+        return loader
+    sampler: Any = SequentialSampler(loader.dataset)  # type: ignore[arg-type]
+    if split.shuffle:
+        sampler = RandomSampler(loader.dataset, generator=loader.generator)  # type: ignore[arg-type]
+    batches: Any = loader.batch_sampler
+    if batches is not None:
+        batches = BatchSampler(sampler, batches.batch_size, batches.drop_last)
+    return with_samplers(loader, sampler, batches)
+
+
+def dealt_by(loader: DataLoader[Any]) -> DistributedSampler[Any] | None:
+    """Return what deals a loader's samples or batches out to processes, if it is known."""
+    batches: Any = loader.batch_sampler
+    if batches is None or type(batches) is BatchSampler:
+        batches = loader.sampler
+    known = isinstance(batches, _EvenShare) or type(batches) is DistributedSampler
+    return batches if known else None
 
 
 def evaluation_share(
@@ -105,9 +155,9 @@ def with_samplers(
 
 
 def _split_samples(
-    loader: DataLoader[Any], world_size: int, rank: int
+    loader: DataLoader[Any], world_size: int, rank: int, seed: int
 ) -> DistributedSampler[Any]:
-    sampler, seed = loader.sampler, _seed()
+    sampler = loader.sampler
     _check_length(loader, sampler)
     plain = type(sampler) is SequentialSampler
     if type(sampler) is RandomSampler:

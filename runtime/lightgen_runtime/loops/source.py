@@ -19,7 +19,7 @@ from lightgen_runtime.core.data_hooks import DataHooks, data_owner
 from lightgen_runtime.core.hooks import is_overridden
 from lightgen_runtime.loops.copy_stream import CopyStream
 from lightgen_runtime.loops.feed import Feed, Transfer
-from lightgen_runtime.loops.position import loaders_of
+from lightgen_runtime.loops.samplers import loaders_of
 from lightgen_runtime.loops.share import (
     evaluation_share,
     splits,
@@ -228,7 +228,9 @@ class DataSource:
                 "length and the batch size."
             )
         exact = stage != "train" and limit != 0 and self._shares(loader)
-        loader = self._share(stage, loader, self._parts.strategy.data_rank)
+        given, loader = loader, self._share(
+            stage, loader, self._parts.strategy.data_rank
+        )
         if os.environ.get(WORKERS_VARIABLE) == "1":
             for part in loaders_of(loader):
                 if isinstance(part, DataLoader):
@@ -237,7 +239,9 @@ class DataSource:
         flag = "overfit_batches" if overfits else _LIMITS[stage]
         fewer = min(_length(loader), limited(most, limit, flag))
         sized, required = most != float("inf"), stage == "train"
-        return Feed(loader, fewer, transfer, number, sized, required, exact)
+        feed = Feed(loader, fewer, transfer, number, sized, required, exact)
+        feed.given = given
+        return feed
 
     def _shares(self, loader: Any) -> bool:
         """Tell whether each process gets a part of a loader's data."""

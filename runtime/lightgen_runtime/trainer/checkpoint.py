@@ -27,9 +27,11 @@ from lightgen_runtime.io.schema import (
     written_out,
 )
 from lightgen_runtime.loops import own_generators
+from lightgen_runtime.loops.elastic import mismatch, share_of
 from lightgen_runtime.loops.metric_objects import restore_objects, states_of_objects
 from lightgen_runtime.loops.position import random_states
 from lightgen_runtime.loops.progress import ValidationPosition
+from lightgen_runtime.trainer.merged_states import state_for
 from lightgen_runtime.utilities.exceptions import (
     CheckpointFormatError,
     CheckpointMismatchError,
@@ -69,6 +71,7 @@ def dump_checkpoint(run: Run, weights_only: bool) -> dict[str, Any]:
             "progress": counters,
             "callback_metrics": run.report.state_dict(),
             "loggers": run.report.states_of_loggers(),
+            "share": share_of(run),
             **local,
             **run.plan.record.state_dict(
                 run.plan.optimizers, [c.scheduler for c in run.plan.schedulers]
@@ -293,12 +296,15 @@ def _restore_own(run: Run, own: dict[str, Any]) -> None:
         run.report.hold_states_of_loggers(own.get("loggers", []))
         run.resumed = {name: own[name] for name in ("rng", "epoch_rng", "gradients")}
         run.loader_states = own.get("loader", {})
+        run.share = own.get("share")
         if (validation := own.get("validation")) is not None:
             metrics = validation.pop("metrics")
             run.stores["validate"].load_state_dict(metrics, device)
             run.validation = ValidationPosition(**validation)
         if "metric_objects" in own:
-            restore_objects(run.module, run.stores, own["metric_objects"])
+            objects = own["metric_objects"]
+            objects = objects if isinstance(objects, list) else [objects]
+            restore_objects(run.module, run.stores, objects)
 
 
 def _own_of_this_process(run: Run, own: dict[str, Any], source: str) -> dict[str, Any]:
@@ -306,7 +312,7 @@ def _own_of_this_process(run: Run, own: dict[str, Any], source: str) -> dict[str
 
     Raises:
         CheckpointMismatchError: The file is from inside an epoch, by another number of
-            processes: how much of the data each has read means something else here.
+            processes, and what is left of the epoch is not known.
     """
     if record_in({OWN_KEY: own})["role"] == "partial":
         raise CheckpointMismatchError(
@@ -314,22 +320,33 @@ def _own_of_this_process(run: Run, own: dict[str, Any], source: str) -> dict[str
             "an exception ended their fit: where the others stood is not known. Go on from "
             "another checkpoint; `load_from_checkpoint` takes the weights of this one."
         )
-    others = own.get("other_processes", [])
-    strategy = run.parts.strategy
-    if not own or strategy.world_size == 1 + len(others):
+    if not own:
+        return own
+    saved, strategy = [own, *own.get("other_processes", [])], run.parts.strategy
+    if (share := own.get("share")) is not None and share["why"] is None:
+        own["share"] = {"begun": _begun(own), **share}
+    if strategy.world_size == len(saved):
         rank = strategy.global_rank
-        return {**own, **others[rank - 1]} if rank else own
+        return {**own, **saved[rank]} if rank else own
     position = own["progress"]
-    at_boundary = position["batch_idx"] == 0 or position["is_last_batch"]
-    if not at_boundary:
-        raise CheckpointMismatchError(
-            f"`{source}` was written inside an epoch by {1 + len(others)} process(es), "
-            f"and this run has {strategy.world_size}. Use as many, or resume from a "
-            "checkpoint of an epoch's end."
-        )
-    # Where each process stood in its share of the data is nothing to go by here either.
-    own = {key: own[key] for key in own.keys() - {"loader", "validation"}}
-    return own if strategy.is_global_zero else {**own, "train_metrics": []}
+    inside = position["batch_idx"] > 0 and not position["is_last_batch"]
+    if inside and (share is None or share["why"] is not None):
+        why = "the checkpoint does not say how" if share is None else share["why"]
+        raise mismatch(source, share, strategy.world_size, why)
+    if share is not None and share["processes"] != len(saved):
+        saved = saved[:1]  # others have read the same
+    return {**own, **state_for(saved, strategy.world_size, strategy.global_rank)}
+
+
+def _begun(own: dict[str, Any]) -> dict[str, Any]:
+    """Return what the running epoch's order was drawn from, by the first process."""
+    read = own["loader"].get("train") or [{"readers": [{}]}]
+    reader = read[0]["readers"][0]
+    return {
+        "rng": own["epoch_rng"],
+        "again": reader.get("again", False),
+        "samplers": reader.get("samplers_at_start", []),
+    }
 
 
 def _add_hyperparameters(checkpoint: dict[str, Any], owner: Any) -> None:

@@ -24,7 +24,7 @@ from lightgen_runtime.io.schema import NO_RECORD, note_record
 from lightgen_runtime.loggers import Logger
 from lightgen_runtime.loops.evaluate import evaluate
 from lightgen_runtime.loops.fit import run_fit
-from lightgen_runtime.loops.predict import run_predict
+from lightgen_runtime.loops.predict import run_predict, which_predictions
 from lightgen_runtime.loops.progress import Progress
 from lightgen_runtime.loops.run import Run
 from lightgen_runtime.loops.source import DataSource
@@ -302,7 +302,7 @@ class Trainer(TrainerView):
         model: LightningModule | None = None,
         dataloaders: Any = None,
         datamodule: LightningDataModule | None = None,
-        return_predictions: bool | None = None,
+        return_predictions: bool | str | None = None,
         ckpt_path: str | Path | None = None,
         weights_only: bool | None = None,
     ) -> list[Any] | None:
@@ -312,17 +312,18 @@ class Trainer(TrainerView):
             model: What predicts; by default as in `validate`.
             dataloaders: Iterable of batches, or a list of several.
             datamodule: Data, if not given as loaders.
-            return_predictions: Whether to keep the predictions; None means yes.
+            return_predictions: Whether to keep the predictions; None means yes. "all"
+                returns those of all processes, in the data's order, in each of them.
             ckpt_path: Checkpoint to load first: a path, "best", "last" or "hpc".
             weights_only: Accepted for compatibility; loading never runs code.
 
         Returns:
             What `predict_step` returned for each batch of this process; with several
             loaders a list of such lists; None if nothing was to be kept.
-            `trainer.predict_loop.of_all_processes(trainer.strategy)` puts together those
-            of all processes, in the data's order.
+
+        Compat: Lightning's processes return their own only.
         """
-        keep = return_predictions is None or return_predictions
+        keep = which_predictions(return_predictions)
 
         def story(run: Run) -> list[Any] | None:
             return run_predict(run, keep)

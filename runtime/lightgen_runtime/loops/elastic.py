@@ -1,0 +1,227 @@
+"""Going on inside an epoch with another number of processes.
+
+The order in which an epoch draws its samples is a function of the seed and the epoch, or
+of the random states of the one process that has drawn it. What all processes have read of
+it is its beginning; what follows is shared out anew, to the epoch's end. A checkpoint
+notes how the running epoch is shared out:
+
+* `processes`, `per_batch`, `batches`: how many read it, how many samples of each in a
+  batch (batches of a batch sampler of the user's own count as one), and the epoch's
+  number of batches for each.
+* `begins`: the number in the epoch of the first batch that was shared out like this.
+* `read`: samples that were read before that one, in former shares.
+* `units`: samples that the epoch has for all; None if only exhaustion tells.
+* `seed`: of the order; None if the one process drew it from its random states.
+* `begun`: of an epoch that has been shared out anew, what its order was drawn from.
+* `why`: why nobody can share it out anew; None if that is possible.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+
+from lightgen_runtime.loops.position import (
+    Indices,
+    drawing_by,
+    has_own_iteration,
+    indices_of,
+    is_stateful,
+    set_random_states,
+)
+from lightgen_runtime.loops.samplers import (
+    announce_epoch,
+    samplers_of,
+    set_generators,
+)
+from lightgen_runtime.loops.share import dealt_by, rest_share, train_share, undivided
+from lightgen_runtime.utilities.combined_loader import CombinedLoader
+from lightgen_runtime.utilities.exceptions import CheckpointMismatchError
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
+from lightgen_runtime.utilities.seed import isolate_rng
+
+if TYPE_CHECKING:
+    from lightgen_runtime.loops.feed import Feed
+    from lightgen_runtime.loops.run import Run
+    from lightgen_runtime.strategies import Strategy
+
+
+def share_of(run: Run) -> dict[str, Any] | None:
+    """Return how the running epoch is shared out, as plain data; None if nobody knows."""
+    if run.resumed is not None or not run.source.opened("train"):
+        return run.share
+    share = _as_given(run.source.train(), run.parts.strategy)
+    return share if run.share is None else {**share, **run.share}
+
+
+def share_anew(run: Run, feed: Feed, gradients: list[Tensor | None]) -> bool:
+    """Let the rest of a resumed epoch be read as it is shared out now.
+
+    Args:
+        run: The run, whose `share` is the checkpoint's.
+        feed: Of the training data.
+        gradients: Of a window of accumulation that is open; adapted to its new length.
+
+    Returns:
+        Whether this process begins a share; else it goes on in one that was begun.
+
+    Raises:
+        CheckpointMismatchError: The checkpoint's run had other processes, and what is
+            left of its epoch is not known.
+    """
+    former, strategy = run.share, run.parts.strategy
+    if former is None:
+        return False
+    now = _as_given(feed, strategy)
+    same = former["processes"] == now["processes"]
+    why = former["why"] or now["why"]
+    if same and (why or _is_first(former, now)):
+        run.share = None
+        return False
+    if why:
+        raise mismatch(str(run.trainer.ckpt_path), former, now["processes"], why)
+    anew = not same or former["per_batch"] != now["per_batch"]
+    read, begins = former["read"], former["begins"]
+    done = run.progress.batch_idx
+    if anew:
+        read += former["processes"] * former["per_batch"] * (done - begins)
+        begins = done
+    order = _order(feed.given, former, run.progress.current_epoch)
+    rest = order[: former["units"]][read:]
+    loader = rest_share(feed.given, rest, strategy.data_world_size, strategy.data_rank)
+    feed.read_rest(loader, begins, anew)
+    kept = ("units", "seed", "begun")
+    run.share = {key: former[key] for key in kept}
+    run.share.update(read=read, begins=begins)
+    if anew:
+        _rescale(gradients, run, former["batches"], feed.num_batches)
+        _tell(former, now, len(rest))
+    return anew
+
+
+def mismatch(
+    source: str, former: dict[str, Any] | None, processes: int, why: str
+) -> CheckpointMismatchError:
+    """Return the error for an epoch of which it is not known what is left."""
+    by = "another number of" if former is None else former["processes"]
+    return CheckpointMismatchError(
+        f"`{source}` was written inside an epoch by {by} process(es), and this run has "
+        f"{processes}. What is left of the epoch cannot be shared out anew: {why}. Use as "
+        "many processes, or resume from a checkpoint of an epoch's end."
+    )
+
+
+def _as_given(feed: Feed, strategy: Strategy) -> dict[str, Any]:
+    """Return how an epoch is shared out that the running number of processes begins."""
+    processes, loader = strategy.data_world_size, feed.loader
+    why = _why_not(feed, strategy)
+    if why is not None:
+        return {"processes": processes, "why": why}
+    split, batches = dealt_by(loader), loader.batch_sampler
+    per_batch = batches.batch_size if type(batches) is BatchSampler else 1
+    known = feed.sized
+    return {
+        "processes": processes,
+        "per_batch": per_batch,
+        "batches": int(feed.num_batches) if known else None,
+        "begins": 0,
+        "read": 0,
+        "units": int(feed.num_batches) * per_batch * processes if known else None,
+        "seed": None if split is None else split.seed,
+        "why": None,
+    }
+
+
+def _why_not(feed: Feed, strategy: Strategy) -> str | None:
+    loader = feed.loader
+    name = type(loader).__name__
+    if strategy.world_size != strategy.data_world_size:
+        return "one model lies over several processes that read the same samples"
+    if isinstance(loader, CombinedLoader):
+        return "it is read from several loaders"
+    if (
+        not isinstance(loader, DataLoader)
+        or has_own_iteration(type(loader))
+        or is_stateful(loader)
+    ):
+        return f"which samples {name} has yielded is not known"
+    if isinstance(loader.dataset, IterableDataset):
+        return f"{type(loader.dataset).__name__} is a stream, whose order is not known"
+    if not loader.in_order:
+        return f"{name}(in_order=False) yields batches in an order of its own"
+    if strategy.data_world_size > 1 and dealt_by(loader) is None:
+        return f"{name} was not split by the trainer or by a `DistributedSampler`"
+    return None
+
+
+def _is_first(former: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Tell whether a run reads on in the share that an epoch began with."""
+    alike = all(former[key] == now[key] for key in ("per_batch", "seed"))
+    return not former["read"] and alike
+
+
+def _order(loader: DataLoader[Any], share: dict[str, Any], epoch: int) -> list[Any]:
+    """Return everything that an epoch draws, in the order in which it was drawn."""
+    loader, begun = undivided(loader), share["begun"]
+    seed = share["seed"]
+    with isolate_rng():
+        if seed is not None:
+            set_generators(loader, begun["rng"]["loader"])
+            whole = train_share(loader, 1, 0, seed)
+            announce_epoch(whole, epoch)
+            batches = whole.batch_sampler
+            plain = batches is None or type(batches) is BatchSampler
+            return list(whole.sampler if plain else batches)  # type: ignore[arg-type]
+        set_random_states(loader, begun["rng"])
+        announce_epoch(loader, epoch)
+        return _drawn_by_one(loader, begun)
+
+
+def _drawn_by_one(loader: DataLoader[Any], begun: dict[str, Any]) -> list[Any]:
+    stateful = [s for s in samplers_of(loader) if is_stateful(s)]
+    for sampler, state in zip(stateful, begun["samplers"], strict=False):
+        sampler.load_state_dict(state)
+    indices = Indices(indices_of(loader))
+    if begun["again"]:  # its workers lived on, for which no seed was drawn
+        drawn = iter(indices)
+    else:
+        drawing = drawing_by(loader, indices)
+        vars(drawing).update(num_workers=0)
+        reading = iter(drawing)  # draws the workers' seed where a pass does
+        drawn = indices.drawing
+        del reading
+    if type(loader.batch_sampler) is BatchSampler:
+        return list(chain.from_iterable(drawn))
+    return list(drawn)
+
+
+def _rescale(
+    gradients: list[Tensor | None],
+    run: Run,
+    former: int | None,
+    batches: int | float,
+) -> None:
+    """Let gradients of an open window count as the batches of the one that it becomes."""
+    window, done = run.trainer.accumulate_grad_batches, run.progress.batch_idx
+    opened = done - done % window
+    if not gradients or former is None:
+        return
+    factor = min(window, former - opened) / min(window, int(batches) - opened)
+    if factor != 1.0:
+        for gradient in gradients:
+            if gradient is not None:
+                gradient.mul_(factor)
+
+
+def _tell(former: dict[str, Any], now: dict[str, Any], left: int) -> None:
+    rank_zero_warn(
+        f"the epoch goes on with {now['processes']} process(es), batch size "
+        f"{now['per_batch']}, where it had {former['processes']} and "
+        f"{former['per_batch']}: the {left} samples that are left of it are shared out "
+        "anew, each is read once. Random numbers (augmentation, dropout) are not those of "
+        "the former run, and an epoch takes another number of steps from here on: look "
+        "at schedules that count steps."
+    )
