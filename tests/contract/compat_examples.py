@@ -155,6 +155,10 @@ CONCERNED = [
         "trainer = Trainer(devices=2)\ntrainer.predict(model)",
     ),
     (
+        "test_resume_inside_an_epoch_by_other_processes",
+        "Trainer(devices=2).fit(model, ckpt_path=path)",
+    ),
+    (
         "test_scheduler_after_a_step_that_the_scaler_skipped",
         _SCALED + "x = {'scheduler': s, 'interval': 'step'}",
     ),
@@ -459,6 +463,7 @@ NOT_CONCERNED = [
         for flags in ("devices=1", "devices='auto'", "devices=[0]", "strategy='auto'")
     ),
     ("test_predictions_are_dealt_out_by_batches", "trainer.predict(model)"),
+    ("test_resume_inside_an_epoch_by_other_processes", _RESUMED),
     (
         "test_scheduler_after_a_step_that_the_scaler_skipped",
         "Trainer(precision='bf16-mixed')\nx = {'scheduler': s, 'interval': 'step'}",

@@ -116,6 +116,21 @@ def evaluate() -> dict[str, Any]:
     return {"metrics": metrics, "predicted": trainer.predict(module, loader)}
 
 
+class Saving(Net):
+    """Saves behind the second of its epoch's four batches."""
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 1:
+            self.trainer.save_checkpoint("inside.ckpt")
+            self.at_save = list(self.seen)
+
+
+def saved() -> list[int]:
+    module = Saving()
+    quiet().fit(module, DataLoader(numbered(16), 2, shuffle=True))
+    return module.at_save
+
+
 def error_of(module: Any) -> str | None:
     try:
         fit(module)
@@ -152,6 +167,7 @@ def main() -> None:
         "accumulated": fit(Net(), accumulate_grad_batches=2, gradient_clip_val=0.1),
         "gan": fit(Gan(), strategy="ddp_find_unused_parameters_true"),
         "evaluation": evaluate(),
+        "saved": saved(),
         "gan_by_default": error_of(Gan()),
         "uneven": uneven(),  # last, as Lightning's processes are apart afterwards
     }

@@ -6,10 +6,14 @@ Each test is named in a row of docs/compat.md.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
+import torch
 from distributed import OURS, REFERENCE, found_by
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import lightgen_runtime as L
 from lightgen_runtime.strategies import FSDPStrategy, ModelParallelStrategy
@@ -44,6 +48,41 @@ def test_predictions_are_dealt_out_by_batches(folder: Path) -> None:
     assert theirs[0]["evaluation"]["predicted"] == [[0, 2], [4, 6]]
     assert ours[0]["evaluation"]["predicted"] == [[0, 1], [4, 5]]
     assert ours[1]["evaluation"]["predicted"] == [[2, 3], [6, 7]]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_resume_inside_an_epoch_by_other_processes(folder: Path) -> None:
+    """Two processes have read a half of it; one goes on."""
+    assert sorted(_read_in_all(REFERENCE, pl, folder)) != list(range(16))
+    assert sorted(_read_in_all(OURS, L, folder)) == list(range(16))
+
+
+def _read_in_all(package: str, namespace: Any, folder: Path) -> list[int]:
+    class Net(namespace.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 1)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            read.extend(batch[1].tolist())
+            return self.second(torch.tanh(self.first(batch[0]))).mean()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
+
+    read = [sample for found in found_by(package, folder) for sample in found["saved"]]
+    trainer = namespace.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data = TensorDataset(torch.ones(16, 4), torch.arange(16))
+    loader = DataLoader(data, 2, shuffle=True)
+    trainer.fit(Net(), loader, ckpt_path=folder / package / "inside.ckpt")
+    return read
 
 
 def test_fsdp_is_fully_shard() -> None:

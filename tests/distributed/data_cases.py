@@ -34,9 +34,6 @@ class Counting(L.LightningModule):
         self.weight = nn.Parameter(torch.ones(1))
         self.seen: list[int] = []
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.test_step(batch, batch_idx)
-
     def test_step(self, batch: Any, batch_idx: int) -> None:
         numbers = batch[1]
         self.seen += numbers.tolist()
@@ -50,6 +47,19 @@ class Counting(L.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Any:
         return batch[1]
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.test_step(batch, batch_idx)
+        return batch[1]
+
+    def on_validation_epoch_start(self) -> None:
+        self.collected: list[Tensor] = []
+
+    def on_validation_batch_end(self, outputs: Any, *_: Any) -> None:
+        self.collected.append(outputs)
+
+    def on_validation_epoch_end(self) -> None:
+        self.gathered = [n.tolist() for n in self.gather_in_order(self.collected)]
 
 
 @case
@@ -71,6 +81,7 @@ def exact_evaluation(world: int) -> Any:
                 "metrics": metrics,
                 "seen": seen,
                 "validated": [validated, module.seen],
+                "gathered": module.gathered,
                 "batches": trainer.num_predict_batches,
                 "predicted": [batch.tolist() for batch in everything],
             }
@@ -174,8 +185,9 @@ class Reading(Counting):
         self.seen += batch[1].reshape(-1).tolist()
         return self.weight.sum()
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
         self.evaluated += batch[1].reshape(-1).tolist()
+        return batch[1]
 
     def on_train_epoch_start(self) -> None:
         self.seen.append(-1)

@@ -1,7 +1,8 @@
 """Fits that are saved inside an epoch and go on with another number of processes.
 
-`python elastic_cases.py WORLD STEP...`; a step is FROM:TO:BATCHES, the name of the files to
-go on from (nothing begins a fit), that of the files to save, and after how many batches.
+`python elastic_cases.py WORLD STEP...`; a step is FROM:TO:BATCHES:SEED, the name of the
+files to go on from (nothing begins a fit), that of the files to save, after how many
+batches, and another seed.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import agreement_cases  # noqa: F401
 import data_cases  # noqa: F401
 import torch
 import torchmetrics
+import training_cases  # noqa: F401
 from torch import Tensor, nn
 from torch.utils.data import (
     DataLoader,
@@ -177,16 +180,18 @@ def save_unknown(world: int) -> None:
         trainer.fit(OfSeveral(), make())
 
 
-def go_on(world: int, source: str, target: str, batches: int) -> dict[str, Any]:
+def go_on(
+    world: int, source: str, target: str, batches: str, seed: str = "7"
+) -> dict[str, Any]:
     """Run every case from files (none begins anew); return what this process saw."""
     found = {}
     rank = quiet(world).global_rank
     for name, make in loaders(world, rank).items():
-        L.seed_everything(7, verbose=False)
+        L.seed_everything(int(seed), verbose=False)
         module, flags = Recording(), dict(FLAGS.get(name, {}))
         if world == 1:
             flags.pop("strategy", None)
-        saver = Saves(f"{target}_{name}.ckpt", batches if target else -1)
+        saver = Saves(f"{target}_{name}.ckpt", int(batches) if target else -1)
         trainer = quiet(
             world,
             max_epochs=3 if name == "shuffled" else 2,
@@ -215,12 +220,12 @@ def main(world: int, steps: list[str]) -> None:
     rank = quiet(world).global_rank
     found: dict[str, Any] = {}
     for step in steps:
-        source, target, batches = step.split(":")
-        found[step] = go_on(world, source, target, int(batches or 0))
+        found[step] = go_on(world, *step.split(":"))
     if ":a2:3" in steps:
         save_unknown(world)
     if world == 4:
         names = ["exact_evaluation", "training_of_every_size"]
+        names += ["metrics", "metric_objects", "communication"]
         cases = {name: CASES[name](world) for name in names}
         Path(f"4_{rank}.json").write_text(json.dumps(cases))
     for name, value in found.items():

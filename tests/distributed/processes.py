@@ -14,7 +14,7 @@ ELASTIC = [
     (2, [":a2:3"]),
     (1, ["a2:b1:5"]),
     (4, ["a2:c4:5", "b1::"]),
-    (2, ["c4::", "a1::"]),
+    (2, ["c4::", "a1::", "a2:::9"]),
 ]
 # What every process found, by case.
 Results = list[dict[str, Any]]

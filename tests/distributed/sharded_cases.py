@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torchmetrics
 from sharded_net import Block, Deep, data, fitted, is_spread, sharded_case, weights
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
@@ -277,10 +278,28 @@ class Streamed(IterableDataset[Any]):
         return (numbered(self.count)[i] for i in range(self.count))
 
 
+class Counted(Deep):
+    """Counts by an object of torchmetrics, and reduces in every way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = torchmetrics.SumMetric()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        numbers = batch[1].double()
+        self.total(numbers)
+        self.log("total", self.total)
+        self.log("sum", numbers.sum(), reduce_fx="sum")
+        self.log("most", numbers.max(), reduce_fx="max")
+        self.log("least", numbers.min(), reduce_fx="min", sync_dist=True)
+        self.log("weighed", numbers.mean(), batch_size=2 * len(numbers))
+
+
 @sharded_case
 def evaluations(world: int) -> Any:
     """Numbers of batches that processes cannot share evenly."""
-    module = Deep()
+    module = Counted()
     strategy = "fsdp" if world > 1 else "auto"
     trainer = quiet(world, strategy=strategy)
     trainer.fit(module, data(world), DataLoader(numbered(10), 2))

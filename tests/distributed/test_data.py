@@ -40,6 +40,7 @@ def test_every_sample_is_evaluated_exactly_once(world: int, results: Run) -> Non
             assert metrics.items() <= alone[case]["metrics"].items()
             # All of them, in the data's order, in the batches of one process.
             assert found[case]["predicted"] == alone[case]["predicted"]
+            assert found[case]["gathered"] == alone[case]["predicted"]
         batches = [found[case]["batches"][0] for found in shared]
         assert sum(batches) == ceil(count / size)
         assert max(batches) - min(batches) <= 1

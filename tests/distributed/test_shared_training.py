@@ -94,24 +94,27 @@ def test_loss_of_none_is_an_error_not_a_hang(results: Run) -> None:
             assert "0.0 * loss" in message
 
 
-def test_communication(results: Run) -> None:
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_communication(world: int, results: Run) -> None:
     """Main attributes, self.global_rank and self.local_rank: each process has its own."""
-    found = [result["communication"] for result in results(3)]
+    found = [result["communication"] for result in results(world)]
+    middle = (world - 1) / 2
     for rank, own in enumerate(found):
-        assert own["mean"] == [1.0, 1.0]
-        assert own["sum"] == [3.0, 3.0]
-        assert own["max"] == [2.0, 1.0]
+        assert own["mean"] == [middle, 1.0]
+        assert own["sum"] == [world * middle, world]
+        assert own["max"] == [world - 1.0, 1.0]
         assert own["min"] == [0.0, 1.0]
-        assert own["whole"] == 1.0  # the mean of integers is not cut off
+        assert own["whole"] == middle  # the mean of integers is not cut off
         assert own["kept"] is True
         assert own["broadcast"] == {"from": 0}
         assert (own["any"], own["all"]) == (True, False)
-        assert own["gathered"] == [[[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], [0, 1, 2]]
+        ranks = list(range(world))
+        assert own["gathered"] == [[[float(other), 1.0] for other in ranks], ranks]
         assert own["text"] == "text"
         assert own["synced"] is True
         # Each process's sum of squares reaches the leaf.
-        assert own["gradient"] == [3 * 2.0 * (rank + 1)] * 2
-        assert own["ranks"] == [3, rank, rank, 0, rank == 0, rank, rank]
+        assert own["gradient"] == [world * 2.0 * (rank + 1)] * 2
+        assert own["ranks"] == [world, rank, rank, 0, rank == 0, rank, rank]
         assert own["prepared"] is (rank == 0)
 
 

@@ -142,8 +142,15 @@ DEVICES = (
     Behaviour(
         ("Trainer.predict", "callbacks.BasePredictionWriter"),
         "several devices predict whole batches in turn, not samples",
-        "`trainer.predict_loop.of_all_processes` puts them together",
+        '`predict(..., return_predictions="all")` puts them together',
         rows=("test_predictions_are_dealt_out_by_batches",),
+        only_with=(SEVERAL_DEVICES,),
+    ),
+    Behaviour(
+        ("Trainer.fit(ckpt_path)",),
+        "a fit that goes on inside an epoch with another number of processes reads each "
+        "remaining sample of it once",
+        rows=("test_resume_inside_an_epoch_by_other_processes",),
         only_with=(SEVERAL_DEVICES,),
     ),
     Behaviour(

@@ -24,6 +24,8 @@ from lightgen_runtime.core.loading import class_only, load_from_checkpoint
 from lightgen_runtime.core.module_hooks import ModuleHooks
 from lightgen_runtime.core.optim import LightningOptimizer
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.in_turn import in_turn
+from lightgen_runtime.utilities.move_data import move_data_to_device
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
@@ -516,6 +518,22 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
             return self.trainer.strategy.all_gather(value, group, sync_grads)
 
         return tree_map(gathered, data)
+
+    def gather_in_order(self, values: list[Any]) -> list[Any]:
+        """Return what all processes collected batch by batch, in the data's order.
+
+        Collective, as in `on_validation_epoch_end`. Some may have more than others.
+
+        Args:
+            values: One for each batch of a loader, plain data. Collect them in
+                `on_validation_batch_end`: hooks see each batch once with any strategy.
+
+        Returns:
+            The same in every process, its tensors in host memory.
+        """
+        strategy = self.trainer.strategy
+        values = move_data_to_device(values, torch.device("cpu"))
+        return in_turn(strategy.gather_objects(values, strategy.data_group))
 
     @class_only
     def load_from_checkpoint(

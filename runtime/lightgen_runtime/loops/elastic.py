@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
+from lightgen_runtime.io.content_check import reading
+from lightgen_runtime.io.schema import OWN_KEY
 from lightgen_runtime.loops.position import (
     Indices,
     drawing_by,
@@ -37,7 +39,13 @@ from lightgen_runtime.loops.samplers import (
     samplers_of,
     set_generators,
 )
-from lightgen_runtime.loops.share import dealt_by, rest_share, train_share, undivided
+from lightgen_runtime.loops.share import (
+    dealt_by,
+    rest_share,
+    train_share,
+    undivided,
+    with_samplers,
+)
 from lightgen_runtime.utilities.combined_loader import CombinedLoader
 from lightgen_runtime.utilities.exceptions import CheckpointMismatchError
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
@@ -75,6 +83,8 @@ def share_anew(run: Run, feed: Feed, gradients: list[Tensor | None]) -> bool:
     former, strategy = run.share, run.parts.strategy
     if former is None:
         return False
+    with reading(f"{OWN_KEY}.share", run.trainer.ckpt_path):
+        _check(former)
     now = _as_given(feed, strategy)
     same = former["processes"] == now["processes"]
     why = former["why"] or now["why"]
@@ -91,6 +101,9 @@ def share_anew(run: Run, feed: Feed, gradients: list[Tensor | None]) -> bool:
         begins = done
     order = _order(feed.given, former, run.progress.current_epoch)
     rest = order[: former["units"]][read:]
+    if not rest:
+        why = f"it has {len(order)} samples, and {read} were read"
+        raise mismatch(str(run.trainer.ckpt_path), former, now["processes"], why)
     loader = rest_share(feed.given, rest, strategy.data_world_size, strategy.data_rank)
     feed.read_rest(loader, begins, anew)
     kept = ("units", "seed", "begun")
@@ -100,6 +113,21 @@ def share_anew(run: Run, feed: Feed, gradients: list[Tensor | None]) -> bool:
         _rescale(gradients, run, former["batches"], feed.num_batches)
         _tell(former, now, len(rest))
     return anew
+
+
+def _check(share: dict[str, Any]) -> None:
+    """Refuse what no run has written."""
+    if share["why"] is not None:
+        return
+    numbers = [share[key] for key in ("processes", "per_batch", "read", "begins")]
+    least = (1, 1, 0, 0)
+    numbers += [share[key] or 1 for key in ("units", "batches")]
+    if not all(type(n) is int for n in numbers) or any(map(int.__lt__, numbers, least)):
+        raise ValueError(f"an epoch cannot be shared out by {numbers}")
+    if not isinstance(share["seed"], (int, type(None))):
+        raise TypeError(f"{share['seed']!r} is no seed")
+    for key in ("rng", "again", "samplers"):
+        share["begun"][key]
 
 
 def mismatch(
@@ -169,7 +197,8 @@ def _order(loader: DataLoader[Any], share: dict[str, Any], epoch: int) -> list[A
     seed = share["seed"]
     with isolate_rng():
         if seed is not None:
-            set_generators(loader, begun["rng"]["loader"])
+            with reading(f"{OWN_KEY}.epoch_rng", "ckpt_path"):
+                set_generators(loader, begun["rng"]["loader"])
             whole = train_share(loader, 1, 0, seed)
             announce_epoch(whole, epoch)
             batches = whole.batch_sampler
@@ -184,6 +213,10 @@ def _drawn_by_one(loader: DataLoader[Any], begun: dict[str, Any]) -> list[Any]:
     stateful = [s for s in samplers_of(loader) if is_stateful(s)]
     for sampler, state in zip(stateful, begun["samplers"], strict=False):
         sampler.load_state_dict(state)
+    plain = type(loader.batch_sampler) is BatchSampler
+    if plain:  # batches of one, so that none is left out at the end
+        by_one = BatchSampler(loader.sampler, 1, drop_last=False)
+        loader = with_samplers(loader, loader.sampler, by_one)
     indices = Indices(indices_of(loader))
     if begun["again"]:  # its workers lived on, for which no seed was drawn
         drawn = iter(indices)
@@ -193,9 +226,7 @@ def _drawn_by_one(loader: DataLoader[Any], begun: dict[str, Any]) -> list[Any]:
         reading = iter(drawing)  # draws the workers' seed where a pass does
         drawn = indices.drawing
         del reading
-    if type(loader.batch_sampler) is BatchSampler:
-        return list(chain.from_iterable(drawn))
-    return list(drawn)
+    return list(chain.from_iterable(drawn) if plain else drawn)
 
 
 def _rescale(

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from copy import copy
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightgen_runtime.utilities.in_turn import in_turn
+
 if TYPE_CHECKING:
     from lightgen_runtime.loops.feed import Feed
     from lightgen_runtime.strategies import Strategy
-
-_NOTHING = object()
 
 
 class Predicted:
@@ -54,12 +53,7 @@ class Predicted:
         merged = []
         for number, is_share in enumerate(self.shares):
             parts = [results[number] for results in by_rank]
-            in_turn = zip_longest(*parts, fillvalue=_NOTHING)
-            merged.append(
-                [batch for turn in in_turn for batch in turn if batch is not _NOTHING]
-                if is_share
-                else parts[0]
-            )
+            merged.append(in_turn(parts) if is_share else parts[0])
         return merged[0] if len(merged) == 1 else merged
 
     def open(self, feed: Feed, record: bool) -> Iterator[Any]:

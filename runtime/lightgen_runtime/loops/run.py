@@ -19,6 +19,7 @@ from lightgen_runtime.core.optim import LightningOptimizer, OptimPlan
 from lightgen_runtime.io.content_check import reading
 from lightgen_runtime.io.schema import OWN_KEY
 from lightgen_runtime.loops.agree import agree_on_epoch
+from lightgen_runtime.loops.elastic import share_of
 from lightgen_runtime.loops.predicted import Predicted
 from lightgen_runtime.loops.report import Report
 from lightgen_runtime.loops.scaling import Scaling
@@ -238,6 +239,7 @@ class Run:
         self.plan, self.scaling = former.plan, former.scaling
         self.epoch_rng = former.epoch_rng
         self.stores["train"] = former.stores["train"]
+        self.share = share_of(former)
         self.loader_states = former.states_of_loaders()
 
     def states_of_loaders(self) -> dict[str, list[Any]]:

@@ -340,7 +340,7 @@ def _own_of_this_process(run: Run, own: dict[str, Any], source: str) -> dict[str
 
 def _begun(own: dict[str, Any]) -> dict[str, Any]:
     """Return what the running epoch's order was drawn from, by the first process."""
-    read = own["loader"].get("train") or [{"readers": [{}]}]
+    read = own.get("loader", {}).get("train") or [{"readers": [{}]}]
     reader = read[0]["readers"][0]
     return {
         "rng": own["epoch_rng"],

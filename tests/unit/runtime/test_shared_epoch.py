@@ -1,0 +1,139 @@
+"""Going on inside an epoch that is shared out anew, as far as one process shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import Small, quiet
+from torch.utils.data import DataLoader
+
+from lightgen_runtime.callbacks import Callback
+from lightgen_runtime.utilities.exceptions import (
+    CheckpointFormatError,
+    CheckpointMismatchError,
+    MisconfigurationException,
+)
+from lightgen_runtime.utilities.in_turn import in_turn
+
+COUNT = 12
+
+
+def flat(batches: list[list[float]]) -> list[float]:
+    return [sample for batch in batches for sample in batch]
+
+
+class Saves(Callback):
+    """Saves behind the third batch of the first epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx == 2:
+            trainer.save_checkpoint(self.path)
+
+
+def data(size: int, count: int = COUNT, **more: Any) -> DataLoader[Any]:
+    numbers = torch.arange(float(count)).unsqueeze(1).expand(count, 4)
+    return DataLoader(list(numbers), size, **more)
+
+
+class Reading(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[list[float]] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.read.append(batch[:, 0].tolist())
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, list[float]]:
+    """Return a checkpoint behind three batches of 2, and what they held."""
+    path, module = tmp_path / "inside.ckpt", Reading()
+    quiet(callbacks=Saves(path)).fit(module, data(2, shuffle=True))
+    return path, flat(module.read[:3])
+
+
+def go_on(path: Path, loader: Any) -> list[list[float]]:
+    module = Reading()
+    trainer = quiet()
+    trainer.fit(module, loader, ckpt_path=path)
+    assert trainer.current_epoch == 1
+    return module.read
+
+
+@pytest.mark.parametrize(("size", "batches"), [(1, 6), (4, 2), (100, 1)])
+def test_other_batch_size_reads_what_is_left(
+    saved: tuple[Path, list[float]], size: int, batches: int
+) -> None:
+    path, before = saved
+    with pytest.warns(UserWarning, match=f"batch size {size}, where it had 1 and 2"):
+        read = go_on(path, data(size, shuffle=True))
+    assert len(read) == batches
+    assert sorted(before + flat(read)) == list(range(COUNT))
+
+
+def test_rest_that_fills_no_batch_is_filled_up(
+    saved: tuple[Path, list[float]],
+) -> None:
+    """`drop_last` leaves no epoch without a last batch, which ends it."""
+    path, before = saved
+    with pytest.warns(UserWarning, match="6 samples that are left"):
+        [read] = go_on(path, data(8, shuffle=True, drop_last=True))
+    assert len(read) == 8
+    assert set(before) | set(read) == set(range(COUNT))
+    assert not set(before) & set(read)
+
+
+def test_data_that_have_become_fewer_are_refused(
+    saved: tuple[Path, list[float]],
+) -> None:
+    path, _ = saved
+    with pytest.raises(CheckpointMismatchError, match="has 5 samples, and 6 were read"):
+        go_on(path, data(1, count=5, shuffle=True))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("read", -1),
+        ("per_batch", "2"),
+        ("processes", None),
+        ("units", 2.5),
+        ("seed", "x"),
+        ("begun", {}),
+    ],
+)
+def test_record_that_no_run_has_written_is_refused(
+    saved: tuple[Path, list[float]], key: str, value: Any
+) -> None:
+    path, _ = saved
+    checkpoint = torch.load(path)
+    checkpoint["lightgen"]["share"][key] = value
+    torch.save(checkpoint, path)
+    with pytest.raises(CheckpointFormatError, match=r"lightgen\.share"):
+        go_on(path, data(1, shuffle=True))
+
+
+def test_word_for_predictions_is_checked() -> None:
+    with pytest.raises(MisconfigurationException, match="Did you mean 'all'"):
+        quiet().predict(Small(), data(2), return_predictions="al")
+
+
+def test_all_predictions_of_one_process_are_its_own() -> None:
+    module, trainer = Small(), quiet()
+    own = trainer.predict(module, data(2))
+    together = trainer.predict(module, data(2), return_predictions="all")
+    assert own is not None
+    assert together is not None
+    assert torch.equal(torch.stack(own), torch.stack(together))
+
+
+def test_parts_are_put_together_in_turn() -> None:
+    assert in_turn([]) == in_turn([[], []]) == []
+    assert in_turn([[None, 2], [], [1]]) == [None, 1, 2]
