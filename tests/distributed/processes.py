@@ -20,19 +20,24 @@ ELASTIC = [
 Results = list[dict[str, Any]]
 
 
-def program(
-    *command: str, cwd: Path, timeout: float = 240, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a Python program in `cwd` with nothing of a launcher's in its environment."""
+def clean_environment() -> dict[str, str]:
+    """Return the environment with nothing of a launcher's in it."""
     clean = {
         name: value
         for name, value in os.environ.items()
         if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PL_GLOBAL_SEED")
     }
+    return {**clean, "PYTHONWARNINGS": "ignore"}
+
+
+def program(
+    *command: str, cwd: Path, timeout: float = 240, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a Python program in `cwd` with nothing of a launcher's in its environment."""
     return subprocess.run(
         [sys.executable, *command],
         cwd=cwd,
-        env={**clean, "PYTHONWARNINGS": "ignore", **environment},
+        env={**clean_environment(), **environment},
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -218,6 +218,10 @@ class Strategy(ABC):
         """Return what processes agree with on where to stop; None if there is but one."""
         return None
 
+    def cause_of(self, error: BaseException) -> BaseException:
+        """Return what has led to an error: itself, or what another process has done."""
+        return error
+
     def on_exception(self, error: BaseException) -> None:
         """Go on without the other processes, which may be anywhere or gone."""
 

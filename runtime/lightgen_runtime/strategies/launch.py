@@ -37,17 +37,23 @@ class Children:
     """The processes that rank 0 has started.
 
     They use the same standard output and error. When one fails, all others end, rank 0
-    among them, with exit code 1; when rank 0 ends, it waits for them.
+    among them, with the exit code of the first; when rank 0 ends, it waits for them.
 
     Args:
         world_size: Processes of the run, rank 0 included.
+
+    Attributes:
+        failing: Whether an exception is on its way through rank 0.
+        is_consequence: Whether another process is the reason of it.
+        watch: Knows which process failed first, once they talk.
     """
 
     def __init__(self, world_size: int) -> None:
         # A port of the system's choice, bound at once: no other program can take it.
         self.store: Any = _TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
         self.world_size = world_size
-        self.failing = False
+        self.failing = self.is_consequence = False
+        self.watch: Any = None
         self._telling = threading.Lock()
         self._told = False
         command = own_command() if world_size > 1 else []
@@ -72,31 +78,38 @@ class Children:
     def _watch(self) -> None:
         while (failed := self._failed()) is None:
             time.sleep(_LOOK_EVERY_S)
-        self._tell(*failed)
+        rank, process = failed
+        if self.watch is not None:
+            code = exit_code(process)
+            self.watch.note_end(rank, code, _how_ended(process.returncode))
+        self._tell(rank, process)
         self._end_the_others()
         # Rank 0 may be waiting for that process in a way that nothing can interrupt;
         # unless an exception has reached it: then it ends by itself.
         time.sleep(_GRACE_S)
         while self.failing:
             time.sleep(_LOOK_EVERY_S)
-        _leave(1)
+        leave(exit_code(process))
 
     def _tell(self, rank: int, process: subprocess.Popen[bytes]) -> None:
         """Say once which process failed first, unless they were all interrupted."""
         with self._telling:
-            if not self._told and process.returncode not in _INTERRUPTED:
+            told = self._told or (self.watch is not None and self.watch.has_told)
+            if not told and process.returncode not in _INTERRUPTED:
                 print_to_stderr(
-                    f"Rank {rank} (process {process.pid}) ended with exit code "
-                    f"{process.returncode}; what it said is above. The other processes "
-                    "end too."
+                    f"Rank {rank} (process {process.pid}) "
+                    f"{_how_ended(process.returncode)}; what it said is above. The other "
+                    "processes end too."
                 )
             self._told = True
 
     def _failed(self) -> tuple[int, subprocess.Popen[bytes]] | None:
-        for rank, process in self._processes.items():
-            if process.poll():
-                return rank, process
-        return None
+        """Return the process that has failed first, of those that have ended."""
+        ended = {rank: each for rank, each in self._processes.items() if each.poll()}
+        failure = self.watch.failure() if ended and self.watch is not None else None
+        if failure is not None and failure.rank in ended:
+            return failure.rank, ended[failure.rank]
+        return next(iter(ended.items()), None)
 
     def _end_the_others(self) -> None:
         """Give every process a moment to end by itself, then kill it."""
@@ -121,8 +134,8 @@ class Children:
             self._tell(*failed)
         self._told = True
         self._end_the_others()
-        if failed is not None and not failing:
-            _leave(1)  # else the exit code is that of what happened here
+        if failed is not None and (self.is_consequence or not failing):
+            leave(exit_code(failed[1]))  # else it is that of what happened here
 
 
 _children: Children | None = None
@@ -158,10 +171,42 @@ def join_store(timeout: timedelta) -> Any | None:
     return _TCPStore(os.environ["MASTER_ADDR"], port, timeout=timeout)
 
 
-def note_failure(failing: bool) -> None:
-    """Have the processes that this one started ended, not waited for, at its exit."""
+def note_failure(failing: bool, is_consequence: bool = False) -> None:
+    """Have the processes that this one started ended, not waited for, at its exit.
+
+    Args:
+        failing: Whether an exception is on its way.
+        is_consequence: Whether another process is the reason of it.
+    """
     if _children is not None:
-        _children.failing = failing
+        _children.failing, _children.is_consequence = failing, is_consequence
+
+
+def note_watch(watch: Any) -> None:
+    """Let who started processes ask which one failed first, and tell of their ends.
+
+    Args:
+        watch: The `Watch` of this process.
+    """
+    if _children is not None:
+        _children.watch = watch
+
+
+def exit_code(process: subprocess.Popen[bytes]) -> int:
+    """Return a process's exit code, as shells know it where a signal has ended it."""
+    code = process.returncode
+    return code if code >= 0 else 128 - code
+
+
+def _how_ended(returncode: int) -> str:
+    if returncode >= 0:
+        return f"ended with exit code {returncode}"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = f"signal {-returncode}"
+    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    return f"was ended by {name}{hint}"
 
 
 def own_command() -> list[str]:
@@ -189,10 +234,11 @@ def _end_with(starter: int) -> None:
     """End this process soon after the one that started it, however that one ended."""
     while os.getppid() == starter:
         time.sleep(_LOOK_EVERY_S)
-    _leave(1)
+    leave(1)
 
 
-def _leave(code: int) -> None:
+def leave(code: int) -> None:
+    """End this process at once, wherever its threads are; nothing is cleaned up."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

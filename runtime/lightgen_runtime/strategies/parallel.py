@@ -19,13 +19,17 @@ from lightgen_runtime.strategies.elastic import store_of_this_start
 from lightgen_runtime.strategies.launch import (
     join_store,
     note_failure,
+    note_watch,
     start_processes,
 )
 from lightgen_runtime.strategies.ranks import Ranks, ranks_from_environment
 from lightgen_runtime.strategies.stop_votes import StopVotes
+from lightgen_runtime.strategies.watch import Watch, watching
+from lightgen_runtime.utilities.call_site import function_site
 from lightgen_runtime.utilities.exceptions import (
     CheckpointWriteError,
     MisconfigurationException,
+    OtherProcessError,
 )
 from lightgen_runtime.utilities.nearest import did_you_mean
 from lightgen_runtime.utilities.rank_zero import rank_zero_only
@@ -64,6 +68,7 @@ class ParallelStrategy(Strategy):
         self._ranks = ranks_from_environment() or Ranks()
         self._alone = True
         self._module: Any = None
+        self._watch: Watch | None = None
 
     def connect(self, devices: list[torch.device], num_nodes: int) -> None:
         """Take the trainer's devices, and find out which process this is.
@@ -135,6 +140,10 @@ class ParallelStrategy(Strategy):
             )
         self._alone = False
         note_failure(False)
+        if self.world_size > 1:
+            self._watch = watching(self.global_rank, device.type == "cuda")
+            self._watch.begin_run(self._training_step_site())
+            note_watch(self._watch)
         rank_zero_only.rank = self.global_rank
 
     def _join(self, device: torch.device) -> None:
@@ -160,6 +169,8 @@ class ParallelStrategy(Strategy):
         reset_seed()
 
     def _leave(self) -> None:
+        if self._watch is not None:
+            self._watch.note_exit()
         if dist.is_initialized() and not self._alone:
             # A reducer that is left over would keep the group's threads running into the
             # end of the interpreter, which they do not survive.
@@ -173,10 +184,16 @@ class ParallelStrategy(Strategy):
         store: Any = dist.distributed_c10d._get_default_store()
         return StopVotes(store.clone(), self.global_rank, self.world_size)
 
+    def cause_of(self, error: BaseException) -> BaseException:
+        """See `Strategy`; tell the other processes of an error of this one."""
+        if self._watch is None or self._alone:
+            return error
+        return self._watch.cause_of(error)
+
     def on_exception(self, error: BaseException) -> None:
         """See `Strategy`."""
         self._alone = True
-        note_failure(True)
+        note_failure(True, is_consequence=isinstance(error, OtherProcessError))
 
     @property
     def is_parted(self) -> bool:
@@ -196,6 +213,8 @@ class ParallelStrategy(Strategy):
     def teardown(self) -> None:
         """Release the module; the processes stay together for the next run."""
         self._module = None
+        if self._watch is not None and self._alone:
+            self._watch.note_torn_down()
 
     @torch.no_grad()
     def _send_from_rank_zero(self, tensors: list[Tensor]) -> None:
@@ -213,10 +232,13 @@ class ParallelStrategy(Strategy):
     def _others_wait(self) -> MisconfigurationException:
         """Return the error for a training step that returned no loss."""
         return MisconfigurationException(
-            f"`training_step` returned None in process {self.global_rank} of "
-            f"{self.world_size}; the others wait for its gradients. Return a loss in every "
-            "process, for example `0.0 * loss` to skip a batch."
+            f"`training_step` at {self._training_step_site()} returned None in process "
+            f"{self.global_rank} of {self.world_size}; the others wait for its gradients. "
+            "Return a loss in every process, for example `0.0 * loss` to skip a batch."
         )
+
+    def _training_step_site(self) -> str:
+        return function_site(getattr(self.lightning_module, "training_step", None))
 
     # ---- communication ----
 

@@ -453,11 +453,13 @@ class Trainer(TrainerView):
             self.state.status = TrainerStatus.FINISHED
             return None
         except BaseException as caught:
-            error = caught
+            error = self.strategy.cause_of(caught)
             self.state.status = TrainerStatus.INTERRUPTED
             run.between_hooks()
-            tell_of_exception(run, caught)
-            raise
+            tell_of_exception(run, error)
+            if error is caught:
+                raise
+            raise error from None
         finally:
             self.state.stage = None
             attach(run.module, None, run)

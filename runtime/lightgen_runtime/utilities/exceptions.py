@@ -101,6 +101,24 @@ class SIGTERMException(SystemExit):
         self.signal = signal
 
 
+class OtherProcessError(SystemExit):
+    """Another process of the run has failed, or goes another way; this one ends with it.
+
+    Nothing in this process is wrong, so no traceback is shown of it.
+
+    Args:
+        message: Which process, and what it has done.
+        code: This process's exit code.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(code)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
 def system_error_behind(error: BaseException) -> OSError | None:
     """Return what the system said first; None if it was not the system.
 

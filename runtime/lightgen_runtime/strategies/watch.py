@@ -1,0 +1,293 @@
+"""Why processes wait for each other in vain: found out without a step knowing of it.
+
+A thread looks twice a second whether this process has been waiting for the others in the
+same call for a while. Only then does it tell, through the store that made the processes
+find each other, what the calls were. Where two processes differ in one, neither can ever
+go on; nor can one that waits for a process which an exception has taken out of the run.
+A process that computes for long makes no wrong call, and is never accused.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import torch.distributed as dist
+
+from lightgen_runtime.strategies import flight_record
+from lightgen_runtime.strategies.flight_record import Call
+from lightgen_runtime.strategies.launch import leave
+from lightgen_runtime.utilities.call_site import raise_site
+from lightgen_runtime.utilities.exceptions import OtherProcessError, add_note
+from lightgen_runtime.utilities.rank_zero import print_to_stderr
+
+_LOOK_EVERY_S = 0.5
+# How long a call may take before what it is becomes of interest to the others.
+_STUCK_S = 1.5
+# How many calls are compared. Processes that differ are soon stuck.
+_MOST_CALLS = 500
+# How long to wait for what others have to tell, and for a process to end by itself.
+_ANSWER_S = 10.0
+_GRACE_S = 5.0
+
+
+class Failure(NamedTuple):
+    """The process that was the first to leave a run by an exception, or to end.
+
+    Attributes:
+        rank: Its number.
+        what: What has happened to it.
+        code: Its exit code.
+    """
+
+    rank: int
+    what: str
+    code: int
+
+
+class Watch:
+    """One process's look at the others.
+
+    Args:
+        store: A connection of its own to the processes' store.
+        rank: This process.
+        cuda: Whether they talk by NCCL.
+
+    Attributes:
+        has_told: Whether it has said why this process ends.
+    """
+
+    def __init__(self, store: Any, rank: int, cuda: bool) -> None:
+        self._store, self.rank = store, rank
+        self._cuda = cuda
+        self._run = -1
+        self._training_step = ""
+        self.has_told = False
+        self._ending = False  # by an exception in this process
+        self._position: Any = None
+        self._since = time.monotonic()
+        self._told: Any = None  # the position of which the others know
+        self._read = 0
+        self._calls: dict[int, list[Call]] = {}
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    # ---- for the main thread ----
+
+    def begin_run(self, training_step: str) -> None:
+        """Note that a run begins, in all processes.
+
+        Args:
+            training_step: Where the module's is defined.
+        """
+        self._training_step = training_step
+        self._run += 1
+        self._ending = False
+
+    def cause_of(self, error: BaseException) -> BaseException:
+        """Return what has led to an error: itself, or what another process has done.
+
+        The first process to call this in a run is the one that failed.
+        """
+        self._ending = True
+        if isinstance(error, OtherProcessError):
+            return error
+        try:
+            if not _is_of_connection(error):
+                self._note(Failure(self.rank, *_told_of(error)))
+                return error
+            deadline = time.monotonic() + _GRACE_S
+            while time.monotonic() < deadline:
+                if (failure := self.failure()) and failure.rank != self.rank:
+                    return self._consequence(failure)
+                if self._store.check([self._key("message")]):
+                    message = self._store.get(self._key("message")).decode()
+                    return OtherProcessError(message, 1)
+                time.sleep(0.1)
+        except RuntimeError:  # of a store whose process is gone
+            pass
+        add_note(
+            error,
+            "Another process, or the network, has gone without a word. A process that is "
+            "killed, for example for want of memory, says nothing.",
+        )
+        return error
+
+    def note_end(self, rank: int, code: int, what: str) -> None:
+        """Note that another process has ended, unless some process has failed before."""
+        with suppress(RuntimeError):
+            self._note(Failure(rank, what, code))
+
+    def note_torn_down(self) -> None:
+        """Note that this process has nothing left to do in a run that it left."""
+        with suppress(RuntimeError):
+            self._store.set(self._key(f"torn_down/{self.rank}"), "")
+
+    def note_exit(self) -> None:
+        """Note that this process has said all it had to say."""
+        with suppress(RuntimeError):
+            self._store.set(self._key(f"gone/{self.rank}"), "")
+
+    def failure(self) -> Failure | None:
+        """Return which process has failed first in this run, if one has."""
+        with suppress(RuntimeError):
+            if self._store.check([self._key("failure")]):
+                return Failure(*json.loads(self._store.get(self._key("failure"))))
+        return None
+
+    def _note(self, failure: Failure) -> None:
+        self._store.compare_set(self._key("failure"), "", json.dumps(failure))
+
+    def _key(self, name: str) -> str:
+        return f"lightgen/watch/{self._run}/{name}"
+
+    # ---- for the thread ----
+
+    def _watch(self) -> None:
+        with suppress(RuntimeError):  # of a store whose process is gone
+            while True:
+                time.sleep(_LOOK_EVERY_S)
+                self._look()
+
+    def _look(self) -> None:
+        if self._run < 0 or not dist.is_initialized():
+            return
+        position = flight_record.position(self._cuda)
+        now = time.monotonic()
+        if position != self._position:
+            self._position, self._since = position, now
+        waits = position is not None and position[0] > position[1]
+        if (waits and now - self._since > _STUCK_S) or self._ending:
+            self._tell_calls()
+            self._answer()
+            if not self._ending and (failure := self.failure()):
+                self._leave_for(failure)
+        if self.rank == 0:
+            self._compare()
+
+    def _tell_calls(self) -> None:
+        if self._told == (self._run, self._position):
+            return
+        self._told = (self._run, self._position)
+        made = flight_record.calls(self._cuda, _MOST_CALLS)
+        number = self._store.add("lightgen/watch/told", 1)
+        self._store.set(f"lightgen/watch/told/{number}", json.dumps([self.rank, made]))
+
+    def _compare(self) -> None:
+        """Compare what has been told since; for the thread of rank 0."""
+        told = self._store.add("lightgen/watch/told", 0)
+        for number in range(self._read + 1, told + 1):
+            rank, made = json.loads(self._store.get(f"lightgen/watch/told/{number}"))
+            self._store.delete_key(f"lightgen/watch/told/{number}")
+            self._calls[rank] = [Call(*call) for call in made]
+            self._read = number
+            for other, theirs in self._calls.items():
+                differs = flight_record.first_difference(self._calls[rank], theirs)
+                if differs is not None:
+                    self._end_all(differs, sorted((rank, other)))
+
+    def _end_all(self, call: int, ranks: list[int]) -> None:
+        """Say on which lines two processes have parted, and end all."""
+        self._store.set(self._key("question"), json.dumps([call, *ranks]))
+        lines = []
+        for rank in ranks:
+            deadline = time.monotonic() + _ANSWER_S
+            key = self._key(f"answer/{rank}")
+            while not self._store.check([key]) and time.monotonic() < deadline:
+                self._answer()
+                time.sleep(0.1)
+            known = self._store.check([key])
+            said = self._store.get(key).decode() if known else "no answer"
+            lines.append(f"  rank {rank}: {said}")
+        message = (
+            "The processes of this run have parted ways, and would wait for each other "
+            f"for ever. Their call number {call} to the others is\n"
+            + "\n".join(lines)
+            + "\nEvery process has to make the same calls in the same order: make one in "
+            "all of them, or in none."
+        )
+        self.has_told = True
+        print_to_stderr(message)
+        self._store.set(self._key("message"), message)
+        # The others end first: their connections are what rank 0 may be woken by.
+        time.sleep(_GRACE_S)
+        if not self._ending:
+            leave(1)
+
+    def _answer(self) -> None:
+        """Say what this process does in the call in question; end if all is said."""
+        if not self._store.check([self._key("question")]):
+            return
+        call, *ranks = json.loads(self._store.get(self._key("question")))
+        key = self._key(f"answer/{self.rank}")
+        if self.rank in ranks and not self._store.check([key]):
+            self._store.set(key, self._described(call))
+        if self.rank and self._store.check([self._key("message")]):
+            leave(1)
+
+    def _described(self, call: int) -> str:
+        return flight_record.described(self._cuda, call, self._training_step)
+
+    def _leave_for(self, failure: Failure) -> None:
+        """End, as soon as the process that failed has said why."""
+        deadline = None
+        while not self._ending:
+            now = time.monotonic()
+            if self._store.check([self._key(f"gone/{failure.rank}")]):
+                deadline = now
+            elif self._store.check([self._key(f"torn_down/{failure.rank}")]):
+                deadline = deadline or now + _GRACE_S
+            if deadline is not None and now >= deadline:
+                self._consequence(failure)
+                leave(failure.code or 1)
+            time.sleep(0.1)
+
+    def _consequence(self, failure: Failure) -> OtherProcessError:
+        message = f"Rank {self.rank} ends: rank {failure.rank} {failure.what}."
+        # One of the others is enough.
+        if self.rank == (0 if failure.rank else 1):
+            self.has_told = True
+            if (position := flight_record.position(self._cuda)) is not None:
+                where = self._described(position[0])
+                message += f" Rank {self.rank} waited for it: {where}."
+            print_to_stderr(message)
+        return OtherProcessError(message, failure.code or 1)
+
+
+_watch: Watch | None = None
+
+
+def watching(rank: int, cuda: bool) -> Watch:
+    """Return this process's watch, started where it is the first."""
+    global _watch
+    if _watch is None:
+        store: Any = dist.distributed_c10d._get_default_store()
+        _watch = Watch(store.clone(), rank, cuda)
+    return _watch
+
+
+def _is_of_connection(error: BaseException) -> bool:
+    """Tell the errors that a call gives because of another process."""
+    if not isinstance(error, RuntimeError):
+        return False
+    text = str(error)
+    return any(word in text for word in ("gloo", "NCCL", "Connection ", "socket"))
+
+
+def _told_of(error: BaseException) -> tuple[str, int]:
+    site = raise_site(error.__traceback__)
+    where = f" at {site}" if site else ""
+    code = 1
+    if isinstance(error, SystemExit):
+        code = (
+            error.code
+            if isinstance(error.code, int)
+            else 0 if error.code is None else 1
+        )
+    elif isinstance(error, KeyboardInterrupt):
+        code = 130
+    text = str(error).partition("\n")[0].rstrip(".")
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"has left by {said}{where}", code
