@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -74,6 +75,10 @@ def test_keys_that_differ_are_named_in_every_process(results: Run) -> None:
         assert "only_1" in message
         assert "`validation_step`" in message
         assert "process 0" in message
+        # And where each process has logged what it has, in agreement_cases.py.
+        line = r"\S+agreement_cases\.py:\d+"
+        assert re.search(rf"not logged 'only_1' \(process 1 does, at {line}\)", message)
+        assert re.search(rf", but 'shared' at {line}, 'only_0' at {line}\.", message)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from processes import Results
+from training_cases import OPTIONS
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +58,25 @@ def test_gradients_travel_once_a_window(results: Run) -> None:
         assert found["accumulating_fit"]["exchanges"] == 6
 
 
+NEAR = {"fp16": 1e-3, "power_sgd": 1e-1, "wrapped": 1e-1}
+
+
+@pytest.mark.parametrize(
+    "option", [*OPTIONS, "find_unused_true", "find_unused_false"]
+)
+def test_options_of_ddp_train_as_one_process(option: str, results: Run) -> None:
+    [alone] = (found["each_option"][option] for found in results(1))
+    first, second = (found["each_option"][option] for found in results(2))
+    assert first.keys() == alone.keys()
+    for kind, found in first.items():
+        assert found["steps"] == alone[kind]["steps"] > 1
+        near = pytest.approx(alone[kind]["weights"], abs=NEAR.get(option, 1e-5))
+        assert found["weights"] == near
+        # Replicas stay the same to the bit, however gradients have travelled.
+        assert found["digests"] == second[kind]["digests"]
+        assert len(set(found["digests"])) > 1
+
+
 @pytest.mark.parametrize("kind", ["Gan", "GuideGan", "OneByHand"])
 def test_optimizing_by_hand(kind: str, results: Run) -> None:
     """Manual optimization: for GANs, reinforcement learning, several optimizers.
@@ -83,7 +103,9 @@ def test_buffers_are_rank_zeros_while_evaluating(results: Run) -> None:
 def test_parameters_without_gradient(results: Run) -> None:
     first, second = (found["unused_parameters"] for found in results(2))
     assert first["allowed"] == second["allowed"]
-    assert "ddp_find_unused_parameters_true" in first["notes"][0]
+    for notes in (first["notes"], second["notes"], first["notes_of_last"]):
+        assert "loss: spare.part.weight, spare.part.bias." in notes[0]
+        assert "ddp_find_unused_parameters_true" in notes[0]
 
 
 def test_loss_of_none_is_an_error_not_a_hang(results: Run) -> None:

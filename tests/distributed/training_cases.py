@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import (
+    allreduce_hook,
+    fp16_compress_hook,
+    fp16_compress_wrapper,
+)
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import (
+    PowerSGDState,
+    powerSGD_hook,
+)
 from torch.utils.data import DataLoader
 from trial_net import Net, case, numbered, quiet, weights
 
@@ -76,6 +85,45 @@ def fit_with_options(world: int) -> Any:
     return fitted(
         world, Net(), max_epochs=3, strategy=strategy if world > 1 else "auto"
     )
+
+
+def _powers() -> PowerSGDState:
+    # From the third step on; matrices of any size are sent as a product of two vectors.
+    options: Any = {"matrix_approximation_rank": 1, "start_powerSGD_iter": 2}
+    return PowerSGDState(None, **options, min_compression_rate=0.1)
+
+
+# Options of DistributedDataParallel, and how near they keep to one process.
+OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {
+    "static_graph": lambda: {"static_graph": True},
+    "bucket_view": lambda: {"gradient_as_bucket_view": True},
+    "small_buckets": lambda: {"bucket_cap_mb": 0.0001},
+    "no_buffers": lambda: {"broadcast_buffers": False},
+    "fp16": lambda: {"ddp_comm_hook": fp16_compress_hook},
+    "power_sgd": lambda: {"ddp_comm_hook": powerSGD_hook, "ddp_comm_state": _powers()},
+    "wrapped": lambda: {
+        "ddp_comm_hook": powerSGD_hook,
+        "ddp_comm_state": _powers(),
+        "ddp_comm_wrapper": fp16_compress_wrapper,
+    },
+}
+
+
+@case
+def each_option(world: int) -> Any:
+    """Each option of DistributedDataParallel by itself, and with accumulation."""
+    found = {}
+    for name, make in OPTIONS.items() if world < 3 else ():
+        strategies = [DDPStrategy(**make()) if world > 1 else "auto" for _ in range(2)]
+        plain = fitted(world, Net(), max_epochs=2, strategy=strategies[0])
+        flags: Any = {"accumulate_grad_batches": 2, "strategy": strategies[1]}
+        windows = fitted(world, Net(), max_epochs=2, **flags)
+        found[name] = {"plain": plain, "windows": windows}
+    for on in ("true", "false"):
+        strategy = f"ddp_find_unused_parameters_{on}" if world > 1 else "auto"
+        plain = fitted(world, Net(), max_epochs=2, strategy=strategy)
+        found[f"find_unused_{on}"] = {"plain": plain}
+    return found
 
 
 class Closure(Net):
@@ -211,7 +259,7 @@ def buffers_in_validation(world: int) -> Any:
 class Unused(Net):
     def __init__(self) -> None:
         super().__init__()
-        self.spare = nn.Linear(1, 1)
+        self.spare = nn.ModuleDict({"part": nn.Linear(1, 1)})
 
 
 @case
@@ -219,10 +267,11 @@ def unused_parameters(world: int) -> Any:
     found = {}
     strategy = "ddp_find_unused_parameters_true" if world > 1 else "auto"
     found["allowed"] = fitted(world, Unused(), strategy=strategy)["weights"]
-    try:
-        fitted(world, Unused())
-    except RuntimeError as error:
-        found["notes"] = getattr(error, "__notes__", [])
+    for name, flags in {"notes": {}, "notes_of_last": {"max_steps": 1}}.items():
+        try:
+            fitted(world, Unused(), **flags)
+        except RuntimeError as error:
+            found[name] = getattr(error, "__notes__", [])
     return found
 
 

@@ -34,6 +34,7 @@ class MetricSlot:
 
     Attributes:
         agreed: The epoch's reduction over all processes, once they have exchanged it.
+        site: Where it is logged, as `file:line`; empty if it has not been in this run.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class MetricSlot:
         "loader",
         "name",
         "options",
+        "site",
         "suffix",
         "total",
         "weight",
@@ -63,6 +65,7 @@ class MetricSlot:
         self.options = options
         self.hook = scope.hook
         self.loader = scope.loader
+        self.site = ""
         self.agreed: Any = None
         self.last: Any = None
         self.total: Any = 0.0

@@ -23,6 +23,7 @@ from lightgen_runtime.core.metric_slots import (
     copied,
     is_metric_object,
 )
+from lightgen_runtime.utilities.call_site import call_site
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.nearest import did_you_mean
 
@@ -120,7 +121,7 @@ class LogScope:
             if restored.options == resolve_options(
                 name, value, call, self.hook, self.rule
             ):
-                restored.call = call
+                restored.call, restored.site = call, call_site()
                 return restored
             self.store.slots.remove(restored)
         elif restored is not None:
@@ -147,7 +148,9 @@ class LogScope:
                 "another name for each, or leave `add_dataloader_idx` out."
             )
         kind = ObjectSlot if is_metric_object(value) else SLOT_TYPES[options.reduce_fx]
-        return self.add(name, suffix, call, options, kind)
+        slot = self.add(name, suffix, call, options, kind)
+        slot.site = call_site()
+        return slot
 
     def add(
         self,

@@ -39,6 +39,7 @@ class Logged(NamedTuple):
         name: The key.
         suffix: What is added to it in reports.
         options: How it was logged.
+        site: Where, as `file:line`.
         group: The processes to reduce over; None for all.
         attribute: Of a metric object its path in the module, else None.
         total: Its running reduction; of an object 0.
@@ -50,6 +51,7 @@ class Logged(NamedTuple):
     name: str
     suffix: str
     options: LogOptions
+    site: str
     group: tuple[int, ...] | None
     attribute: str | None
     total: float
@@ -140,8 +142,8 @@ def _logged(
         group, attribute = strategy.ranks_of(slot.sync_group), None
         if isinstance(slot, ObjectSlot):  # which knows its own group
             group, attribute = None, paths.get(id(slot.last), "")
-        place = (slot.hook, slot.loader, slot.name, slot.suffix, slot.options)
-        entries.append(Logged(*place, group, attribute, total, weight))
+        call = (slot.hook, slot.loader, slot.name, slot.suffix, slot.options, slot.site)
+        entries.append(Logged(*call, group, attribute, total, weight))
     return entries
 
 
@@ -164,15 +166,22 @@ def _check_keys(by_rank: list[list[Logged]]) -> None:
     places = {e.place for entries in by_rank for e in entries}
     for place in sorted(places, key=str):
         here = [[e for e in entries if e.place == place] for entries in by_rank]
-        wanted = {e.name for entries in here for e in entries if e.options.sync_dist}
+        wanted = {
+            e.name: f"{e.name!r} (process {rank} does, at {e.site or 'an unknown line'})"
+            for rank, entries in enumerate(here)
+            for e in entries
+            if e.options.sync_dist
+        }
         for rank, entries in enumerate(here):
-            missing = sorted(wanted - {entry.name for entry in entries})
+            missing = sorted(wanted.keys() - {entry.name for entry in entries})
             if entries and missing:
+                own = [f"{e.name!r} at {e.site}" for e in entries]
                 raise MisconfigurationException(
                     f"`self.log(..., sync_dist=True)` inside `{place[0]}`: process {rank} "
-                    f"of {len(by_rank)} has not logged {missing}, which another one has. "
-                    "Log the same keys in every process; or pass rank_zero_only=True for "
-                    "a key that the first one alone logs."
+                    f"of {len(by_rank)} has not logged "
+                    f"{', '.join(wanted[name] for name in missing)}, but "
+                    f"{', '.join(own)}. Log the same keys in every process; or pass "
+                    "rank_zero_only=True for a key that the first one alone logs."
                 )
 
 

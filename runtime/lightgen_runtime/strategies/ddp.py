@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -81,25 +82,50 @@ class DDPStrategy(ParallelStrategy):
         if ddp_comm_hook is not None and ddp_comm_wrapper is not None:
             self._comm_hook = ddp_comm_wrapper(ddp_comm_hook)
         self._ddp: DistributedDataParallel | None = None
+        self._explored: DistributedDataParallel | None = None  # if its graph is static
         self._trained: list[nn.Parameter] = []
 
     def on_exception(self, error: BaseException) -> None:
         """See `Strategy`; say what to do about parameters that got no gradient."""
         super().on_exception(error)
-        if "finished reduction in the prior iteration" in str(error):
-            add_note(
-                error,
-                "Some parameters take no part in the loss. If that is meant, use "
-                "`Trainer(strategy='ddp_find_unused_parameters_true')`; else freeze or "
-                "remove them.",
-            )
+        self._note_unused(error)
+
+    def _note_unused(self, error: BaseException) -> None:
+        found = re.search(r"did not receive grad for rank \d+: ([\d ]+)", str(error))
+        if found is None or self._module is None:
+            return
+        numbers = {id(parameter): n for n, parameter in enumerate(self._trained)}
+        wanted = {int(number) for number in found[1].split()}
+        names = [
+            name
+            for name, parameter in self._module.named_parameters()
+            if numbers.get(id(parameter)) in wanted
+        ]
+        add_note(
+            error,
+            f"These parameters take no part in the loss: {', '.join(names)}. If that is "
+            "meant, use `Trainer(strategy='ddp_find_unused_parameters_true')`; else "
+            "freeze or remove them.",
+        )
 
     def teardown(self) -> None:
-        """Release the module; the processes stay together for the next run."""
-        super().teardown()
-        self._ddp = None
-        self._trained = []
-        self.arm_reducer = None
+        """Release the module; the processes stay together for the next run.
+
+        Raises:
+            RuntimeError: Parameters took no part in the last loss, so that its gradients
+                were not exchanged. Any other step is followed by one that tells.
+        """
+        try:
+            if self._ddp is not None and not self._alone:
+                self._ddp._check_reducer_finalized()
+        except RuntimeError as error:
+            self._note_unused(error)
+            raise
+        finally:
+            super().teardown()
+            self._ddp = self._explored = None
+            self._trained = []
+            self.arm_reducer = None
 
     # ---- the module ----
 
@@ -190,6 +216,11 @@ class DDPStrategy(ParallelStrategy):
     def no_sync(self) -> AbstractContextManager[None]:
         """See `Strategy`."""
         if self._ddp is None:
+            return nullcontext()
+        if self._ddp.static_graph and self._explored is not self._ddp:
+            # The graph is recorded in the first backward, which has to be a synced one.
+            # The mean of what are means already is the same.
+            self._explored = self._ddp
             return nullcontext()
         return self._ddp.no_sync()
 
