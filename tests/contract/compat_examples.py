@@ -539,7 +539,7 @@ NOT_CONCERNED = [
 
 # The same for rules about which the list of names alone has something.
 WITHOUT_ROW = [
-    ("it is refused on several", "Trainer(devices=2, sync_batchnorm=True)"),
+    ("it is refused on CPUs", "Trainer(devices=2, sync_batchnorm=True)"),
     ("the processes of several nodes", "Trainer(num_nodes=2)"),
     ("a subclass implements", "from lightning.pytorch.strategies import Strategy"),
     (

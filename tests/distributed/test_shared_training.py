@@ -61,9 +61,7 @@ def test_gradients_travel_once_a_window(results: Run) -> None:
 NEAR = {"fp16": 1e-3, "power_sgd": 1e-1, "wrapped": 1e-1}
 
 
-@pytest.mark.parametrize(
-    "option", [*OPTIONS, "find_unused_true", "find_unused_false"]
-)
+@pytest.mark.parametrize("option", [*OPTIONS, "find_unused_true", "find_unused_false"])
 def test_options_of_ddp_train_as_one_process(option: str, results: Run) -> None:
     [alone] = (found["each_option"][option] for found in results(1))
     first, second = (found["each_option"][option] for found in results(2))
@@ -98,6 +96,24 @@ def test_optimizing_by_hand(kind: str, results: Run) -> None:
 def test_buffers_are_rank_zeros_while_evaluating(results: Run) -> None:
     first, second = (found["buffers_in_validation"] for found in results(2))
     assert first == second
+
+
+def test_forwards_alone_have_no_reducer(results: Run) -> None:
+    first, second = (found["averaged_fit"] for found in results(2))
+    assert first["weights"] == second["weights"]
+    assert first["reducers"] == second["reducers"] == 1
+    assert first["seen"] > 0
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_batch_normalization_is_synchronized_in_fits(world: int, results: Run) -> None:
+    inside = "SyncBatchNorm" if world > 1 else "BatchNorm1d"
+    for found in (result["synced_layers"] for result in results(world)):
+        assert found["kinds"] == [inside, "BatchNorm1d", "BatchNorm1d"]
+        assert found["is_optimized"]
+        # What was trained stays, under the names that it had.
+        assert found["fit"] == found["validate"] == [pytest.approx(4.0, abs=1), True]
+        assert found["fit"][0] != 4.0
 
 
 def test_parameters_without_gradient(results: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,11 @@ from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import (
     PowerSGDState,
     powerSGD_hook,
 )
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from trial_net import Net, case, numbered, quiet, weights
 
-from lightgen_runtime.callbacks import BaseFinetuning
+from lightgen_runtime.callbacks import BaseFinetuning, StochasticWeightAveraging
 from lightgen_runtime.strategies import DDPStrategy
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
@@ -254,6 +256,62 @@ def buffers_in_validation(world: int) -> Any:
     data = DataLoader(numbered(24), 4)
     quiet(world).fit(module, data, DataLoader(numbered(4 * world), 4))
     return module.buffers_seen
+
+
+class CountingDDP(DDPStrategy):
+    """Counts its reducers."""
+
+    reducers = 0
+
+    def _wrapped(self, *args: Any, **kwargs: Any) -> Any:
+        self.reducers += 1
+        return super()._wrapped(*args, **kwargs)
+
+
+@case
+def averaged_fit(world: int) -> Any:
+    """Weights are averaged, and statistics of layers computed anew by forwards alone."""
+    module, strategy = Normed(), CountingDDP(static_graph=True)
+    averaging = StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1)
+    trainer = quiet(
+        world,
+        max_epochs=3,
+        callbacks=[averaging],
+        strategy=strategy if world > 1 else "auto",
+    )
+    trainer.fit(module, DataLoader(numbered(24), 12 // world))
+    batches = int(module.norm.num_batches_tracked)
+    return {"weights": weights(module), "reducers": strategy.reducers, "seen": batches}
+
+
+class Frozen(Normed):
+    """Its statistics stay, so that synchronized layers can compute on CPUs too."""
+
+    def on_train_start(self) -> None:
+        self.norm.eval()
+        self.kinds = [type(self.norm).__name__]
+        in_optimizer = self.optimizers().param_groups[0]["params"]
+        self.is_optimized = any(p is self.norm.weight for p in in_optimizer)
+        self.keys = list(self.state_dict())
+
+
+@case
+def synced_layers(world: int) -> Any:
+    module = Frozen()
+    keys = list(module.state_dict())
+    trainer = quiet(world)
+    trainer.strategy.sync_batchnorm = True
+    found = {}
+    # Asks for GPUs, which frozen layers do not need.
+    check = mock.patch.object(
+        DistributedDataParallel, "_passing_sync_batchnorm_handle", return_value=None
+    )
+    for fn in ("fit", "validate"):
+        with check:
+            getattr(trainer, fn)(module, DataLoader(numbered(24), 4))
+        module.kinds.append(type(module.norm).__name__)
+        found[fn] = [float(module.norm.weight.sum()), module.keys == keys]
+    return {**found, "kinds": module.kinds, "is_optimized": module.is_optimized}
 
 
 class Unused(Net):

@@ -67,8 +67,8 @@ GAPS = (
     ),
     Rule(
         ("plugins.LayerSync", "plugins.TorchSyncBatchNorm", "plugins.layer_sync.*"),
-        "nothing converts layers",
-        "call `torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)`",
+        "no plugin converts layers",
+        "pass `Trainer(sync_batchnorm=True)`",
     ),
     Rule(
         ("Trainer.distributed_sampler_kwargs",),

@@ -17,6 +17,7 @@ from lightgen_runtime.loops.outputs import (
     bound_training_step,
     warn_of_no_loss,
 )
+from lightgen_runtime.utilities.call_site import function_site
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.nearest import nearest
 
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 
 # Their gradients would be those of this process alone, and its weights others.
 _SKIPS_ONE = (
-    "`training_step` returned None as a loss, and there are several processes, which wait "
-    "for its gradients. Return a loss in every process, for example `0.0 * loss` to leave "
-    "this batch out."
+    "`training_step` at {} returned None as a loss, and there are several processes, which "
+    "wait for its gradients. Return a loss in every process, for example `0.0 * loss` to "
+    "leave this batch out."
 )
 
 
@@ -56,7 +57,8 @@ def named_step(run: Run) -> StepFn:
                 optimizer.zero_grad()
         remaining = sum(loss is not None for loss in losses)
         if several and remaining < len(losses):
-            raise MisconfigurationException(_SKIPS_ONE)
+            where = function_site(run.module.training_step)
+            raise MisconfigurationException(_SKIPS_ONE.format(where))
         for optimizer, loss in zip(optimizers, losses, strict=True):
             if loss is None:
                 continue

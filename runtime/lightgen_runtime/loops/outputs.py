@@ -23,7 +23,7 @@ def bound_training_step(run: Run) -> Callable[[Any, int], Any]:
     """Return `training_step`, in the run's precision and strategy, bound once."""
     given = positional(run.module.training_step, 2, "training_step(batch, batch_idx)")
     strategy = run.parts.strategy
-    bound = strategy.bind(run.parts.precision.wrap(given), trains=True)
+    bound = strategy.bind(run.parts.precision.wrap(given), trains=not run.forward_only)
     return run.measured(f"[Strategy]{type(strategy).__name__}.training_step", bound)
 
 

@@ -31,6 +31,7 @@ class Strategy(ABC):
         spreads_model: Whether one model lies over several processes, so that each step,
             evaluating ones too, needs all of them.
         data_group: The processes that have different data, if those are not all.
+        sync_batchnorm: Whether a fit normalizes over the batches of all processes.
         compute_dtype: What layers are to compute in, if not in their parameters' type;
             the trainer sets it.
         clip_norm: Limits the norm of all gradients of some parameters together.
@@ -40,6 +41,7 @@ class Strategy(ABC):
     arm_reducer: Callable[[Tensor], None] | None = None
     spreads_model = False
     data_group: Any = None
+    sync_batchnorm = False
     compute_dtype: torch.dtype | None = None
     clip_norm: Callable[..., Any] = staticmethod(torch.nn.utils.clip_grad_norm_)
     clip_value: Callable[..., Any] = staticmethod(torch.nn.utils.clip_grad_value_)
@@ -98,6 +100,12 @@ class Strategy(ABC):
     @abstractmethod
     def setup_environment(self) -> None:
         """Make processes able to talk to each other."""
+
+    def sync_layers(self, module: nn.Module) -> None:
+        """Prepare layers of the module, in place, that compute in all processes together.
+
+        Called before each fit, ahead of `place`; `teardown` takes it back.
+        """
 
     @abstractmethod
     def place(self, module: nn.Module) -> None:

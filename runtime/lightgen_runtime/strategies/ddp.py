@@ -117,7 +117,7 @@ class DDPStrategy(ParallelStrategy):
         """
         try:
             if self._ddp is not None and not self._alone:
-                self._ddp._check_reducer_finalized()
+                self._ddp._check_reducer_finalized()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             self._note_unused(error)
             raise

@@ -5,13 +5,14 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightgen_runtime.io.checkpoint_io import CheckpointIO
 from lightgen_runtime.strategies.base import Strategy
@@ -24,6 +25,7 @@ from lightgen_runtime.strategies.launch import (
 )
 from lightgen_runtime.strategies.ranks import Ranks, ranks_from_environment
 from lightgen_runtime.strategies.stop_votes import StopVotes
+from lightgen_runtime.strategies.sync_batchnorm import synced
 from lightgen_runtime.strategies.watch import Watch, watching
 from lightgen_runtime.utilities.call_site import function_site
 from lightgen_runtime.utilities.exceptions import (
@@ -69,6 +71,7 @@ class ParallelStrategy(Strategy):
         self._alone = True
         self._module: Any = None
         self._watch: Watch | None = None
+        self._restore_layers: Callable[[], None] | None = None
 
     def connect(self, devices: list[torch.device], num_nodes: int) -> None:
         """Take the trainer's devices, and find out which process this is.
@@ -213,8 +216,16 @@ class ParallelStrategy(Strategy):
     def teardown(self) -> None:
         """Release the module; the processes stay together for the next run."""
         self._module = None
+        if self._restore_layers is not None:
+            self._restore_layers()
+            self._restore_layers = None
         if self._watch is not None and self._alone:
             self._watch.note_torn_down()
+
+    def sync_layers(self, module: nn.Module) -> None:
+        """See `Strategy`."""
+        if self.sync_batchnorm and self.world_size > 1:
+            self._restore_layers = synced(module)
 
     @torch.no_grad()
     def _send_from_rank_zero(self, tensors: list[Tensor]) -> None:

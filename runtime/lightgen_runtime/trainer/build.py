@@ -347,11 +347,12 @@ def _strategy(flags: dict[str, Any]) -> Strategy:
     processes = None if launched is None else launched.local_world_size
     devices = choose_devices(flags["accelerator"], flags["devices"], processes)
     strategy = choose_strategy(flags["strategy"], devices, flags["num_nodes"])
-    if flags["sync_batchnorm"] and strategy.world_size > 1:
+    strategy.sync_batchnorm = bool(flags["sync_batchnorm"])
+    several = strategy.world_size > 1
+    if strategy.sync_batchnorm and several and strategy.root_device.type == "cpu":
         raise MisconfigurationException(
-            "`Trainer(sync_batchnorm=True)` on several devices: this version does not "
-            "convert modules. Call `torch.nn.SyncBatchNorm.convert_sync_batchnorm` on "
-            "the model in its `__init__`; it needs GPUs."
+            "`Trainer(sync_batchnorm=True)` on CPUs: torch's `SyncBatchNorm` trains on GPUs "
+            "only. Leave it out here."
         )
     return strategy
 

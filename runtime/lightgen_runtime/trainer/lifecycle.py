@@ -74,6 +74,8 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
         module.configure_model()
     # Before weights are loaded: they are not to pass through another dtype.
     precision.convert_module(module)
+    if fn == "fit":
+        strategy.sync_layers(module)
     # What `setup` and `configure_model` have just made takes part too.
     attach(module, run.context, run)
     if strategy.spreads_model:

@@ -113,7 +113,8 @@ class Trainer(TrainerView):
         barebones: Train and nothing else: no logger, bar, checkpoint, summary or sanity
             check.
         enable_autolog_hparams: Send hyperparameters to the loggers at the start.
-        sync_batchnorm: Refused with several processes; nothing to do with one.
+        sync_batchnorm: In fits of several processes, normalize over all their batches
+            together; on GPUs.
         use_distributed_sampler: Split the data between processes, if there are several:
             training data evenly, evaluated data so that each sample comes once.
         plugins: A `Precision`, a `CheckpointIO`, or a list of both, in place of what the

@@ -371,7 +371,7 @@ BAD_FLAGS: list[tuple[dict[str, Any], list[str]]] = [
     ),
     (
         {"accelerator": "cpu", "devices": 2, "sync_batchnorm": True},
-        ["sync_batchnorm=True", "convert_sync_batchnorm"],
+        ["sync_batchnorm=True", "trains on GPUs only"],
     ),
     ({"strategy": "single_devise"}, ["Did you mean 'single_device'"]),
     ({"precision": "bf16-mixd"}, ["'bf16-mixd'", "Did you mean 'bf16-mixed'"]),
