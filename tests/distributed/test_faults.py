@@ -174,3 +174,6 @@ def test_programs_that_start_their_processes(tmp_path: Path) -> None:
     assert "rank 1 was ended by SIGKILL" in said["Killed"]
     assert "Traceback" not in said["Killed"]
     assert "ValueError: this one is broken" in said["Raises"]
+    summary = said["Raises"].partition("Root Cause")[2]  # the last that torchrun says
+    assert "ValueError: this one is broken" in summary
+    assert "error_file: <N/A>" not in summary

@@ -10,12 +10,14 @@ A process that computes for long makes no wrong call, and is never accused.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from lightgen_runtime.strategies import flight_record
 from lightgen_runtime.strategies.flight_record import Call
@@ -72,7 +74,9 @@ class Watch:
         self._told: Any = None  # the position of which the others know
         self._read = 0
         self._calls: dict[int, list[Call]] = {}
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
 
     # ---- for the main thread ----
 
@@ -97,6 +101,7 @@ class Watch:
         try:
             if not _is_of_connection(error):
                 self._note(Failure(self.rank, *_told_of(error)))
+                _show_launcher(error)
                 return error
             deadline = time.monotonic() + _GRACE_S
             while time.monotonic() < deadline:
@@ -126,9 +131,12 @@ class Watch:
             self._store.set(self._key(f"torn_down/{self.rank}"), "")
 
     def note_exit(self) -> None:
-        """Note that this process has said all it had to say."""
+        """Note that this process has said all it had to say, and look no more."""
         with suppress(RuntimeError):
             self._store.set(self._key(f"gone/{self.rank}"), "")
+        # The interpreter's end would not wait for a thread that is inside of torch.
+        self._over.set()
+        self._thread.join(_GRACE_S)
 
     def failure(self) -> Failure | None:
         """Return which process has failed first in this run, if one has."""
@@ -147,8 +155,7 @@ class Watch:
 
     def _watch(self) -> None:
         with suppress(RuntimeError):  # of a store whose process is gone
-            while True:
-                time.sleep(_LOOK_EVERY_S)
+            while not self._over.wait(_LOOK_EVERY_S):
                 self._look()
 
     def _look(self) -> None:
@@ -197,7 +204,7 @@ class Watch:
             key = self._key(f"answer/{rank}")
             while not self._store.check([key]) and time.monotonic() < deadline:
                 self._answer()
-                time.sleep(0.1)
+                self._over.wait(0.1)
             known = self._store.check([key])
             said = self._store.get(key).decode() if known else "no answer"
             lines.append(f"  rank {rank}: {said}")
@@ -212,8 +219,8 @@ class Watch:
         print_to_stderr(message)
         self._store.set(self._key("message"), message)
         # The others end first: their connections are what rank 0 may be woken by.
-        time.sleep(_GRACE_S)
-        if not self._ending:
+        self._over.wait(_GRACE_S)
+        if not self._ending and not self._over.is_set():
             leave(1)
 
     def _answer(self) -> None:
@@ -233,7 +240,7 @@ class Watch:
     def _leave_for(self, failure: Failure) -> None:
         """End, as soon as the process that failed has said why."""
         deadline = None
-        while not self._ending:
+        while not self._ending and not self._over.is_set():
             now = time.monotonic()
             if self._store.check([self._key(f"gone/{failure.rank}")]):
                 deadline = now
@@ -242,7 +249,7 @@ class Watch:
             if deadline is not None and now >= deadline:
                 self._consequence(failure)
                 leave(failure.code or 1)
-            time.sleep(0.1)
+            self._over.wait(0.1)
 
     def _consequence(self, failure: Failure) -> OtherProcessError:
         message = f"Rank {self.rank} ends: rank {failure.rank} {failure.what}."
@@ -274,6 +281,12 @@ def _is_of_connection(error: BaseException) -> bool:
         return False
     text = str(error)
     return any(word in text for word in ("gloo", "NCCL", "Connection ", "socket"))
+
+
+def _show_launcher(error: BaseException) -> None:
+    """Have torchrun close with the error of the process that failed, not its exit code."""
+    if "TORCHELASTIC_ERROR_FILE" in os.environ and isinstance(error, Exception):
+        get_error_handler().record_exception(error)
 
 
 def _told_of(error: BaseException) -> tuple[str, int]:
