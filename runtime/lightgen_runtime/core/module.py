@@ -90,6 +90,7 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
             _trainer=None,
             _log_context=None,
             _run=None,
+            _compiles_with=None,
             _device=torch.device("cpu"),
             _dtype=torch.get_default_dtype(),
         )
@@ -568,7 +569,10 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle is of the model, not of the run it is part of.
-        return {**self.__dict__, "_trainer": None, "_log_context": None, "_run": None}
+        of_run = ("_trainer", "_log_context", "_run", "_compiles_with")
+        state = {**self.__dict__, **dict.fromkeys(of_run)}
+        state.pop("_compiled_call_impl", None)  # as in torch: it cannot be copied
+        return state
 
 
 def attach(

@@ -220,7 +220,7 @@ def _check_batch_hooks(listeners: Listeners | None, arguments: int) -> None:
 def bound_step(run: Run, name: str, offered: int) -> Callable[..., Any]:
     """Return a step method of the module in the run's precision and strategy."""
     form = f"{name}(batch, batch_idx{', dataloader_idx' if offered > 2 else ''})"
-    given = positional(getattr(run.module, name), offered, form)
+    given = positional(run.step_of(name), offered, form)
     strategy = run.parts.strategy
     bound = strategy.bind(run.parts.precision.wrap(given))
     return run.measured(f"[Strategy]{type(strategy).__name__}.{name}", bound)

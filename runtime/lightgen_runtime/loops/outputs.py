@@ -21,7 +21,8 @@ StepFn = Callable[[Any, int, bool, bool, int], "dict[str, Any] | None"]
 
 def bound_training_step(run: Run) -> Callable[[Any, int], Any]:
     """Return `training_step`, in the run's precision and strategy, bound once."""
-    given = positional(run.module.training_step, 2, "training_step(batch, batch_idx)")
+    method = run.step_of("training_step")
+    given = positional(method, 2, "training_step(batch, batch_idx)")
     strategy = run.parts.strategy
     bound = strategy.bind(run.parts.precision.wrap(given), trains=not run.forward_only)
     return run.measured(f"[Strategy]{type(strategy).__name__}.training_step", bound)

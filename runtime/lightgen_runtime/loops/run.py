@@ -26,6 +26,7 @@ from lightgen_runtime.loops.scaling import Scaling
 from lightgen_runtime.profilers.base import PassThroughProfiler
 
 if TYPE_CHECKING:
+    from lightgen_runtime.loops.compiling import Compiling
     from lightgen_runtime.loops.progress import Progress, ValidationPosition
     from lightgen_runtime.loops.source import DataSource
     from lightgen_runtime.loops.val_clock import ValidationClock
@@ -45,6 +46,7 @@ class Run:
         horizon: The batch, counted over the whole fit, after which something periodic
             (reporting, validation, stopping) is due next.
         clipping: What clips before each automatic step, if anything does.
+        compiling: What compiles the steps, if they are.
         stop_agreed: Whether all processes know that one of them asked to stop.
         stop_epoch: Set to end the batches of the running epoch.
         stop_request: What saves and ends the fit, once a signal has asked for that.
@@ -73,6 +75,7 @@ class Run:
         "_untoggled",
         "callbacks",
         "clipping",
+        "compiling",
         "context",
         "datamodule",
         "epoch_rng",
@@ -124,6 +127,7 @@ class Run:
         self.progress = progress
         self.plan = OptimPlan()
         self.clipping: Callable[[Optimizer], None] | None = None
+        self.compiling: Compiling | None = None
         self.scaling: Scaling | None = None
         loggers = parts.loggers if parts.strategy.is_global_zero else []
         alone = parts.strategy.world_size == 1
@@ -170,6 +174,11 @@ class Run:
             _is_watcher,
             self.measured,
         )
+
+    def step_of(self, name: str) -> Callable[..., Any]:
+        """Return a step method of the module, compiled if the run compiles."""
+        method: Callable[..., Any] = getattr(self.module, name)
+        return method if self.compiling is None else self.compiling.step(method)
 
     def measured(self, action: str, function: Callable[..., T]) -> Callable[..., T]:
         """Return what to call in place of `function`: itself, if nobody measures."""

@@ -15,7 +15,6 @@ from lightgen_runtime.io.checkpoint_io import CheckpointIO
 from lightgen_runtime.strategies.blocks import (
     blocks_of_classes,
     callable_parts,
-    repeated_blocks,
 )
 from lightgen_runtime.strategies.parallel import DEFAULT_TIMEOUT
 from lightgen_runtime.strategies.sharded import ShardedStrategy
@@ -149,7 +148,7 @@ class FSDPStrategy(ShardedStrategy):
             self._make_real(module)
         else:
             _refuse_meta(module)
-            for block in self._blocks(module):
+            for block in self.blocks(module):
                 self._shard(block)
         if not module.automatic_optimization:
             self._shard_parts(module)
@@ -158,9 +157,10 @@ class FSDPStrategy(ShardedStrategy):
         self._make_real(module)
         self._note_placed(module)
 
-    def _blocks(self, module: nn.Module) -> list[nn.Module]:
+    def blocks(self, module: nn.Module) -> list[nn.Module]:
+        """See `ShardedStrategy`; the classes of `auto_wrap_policy`, if it is given."""
         if self._classes is None:
-            return repeated_blocks(module)
+            return super().blocks(module)
         return blocks_of_classes(module, self._classes)
 
     def _shard_parts(self, module: nn.Module) -> None:

@@ -12,6 +12,7 @@ from torch.optim import LBFGS, Optimizer
 
 from lightgen_runtime.io.checkpoint_io import TorchCheckpointIO
 from lightgen_runtime.io.distributed_checkpoint_io import DistributedCheckpointIO
+from lightgen_runtime.strategies.blocks import repeated_blocks
 from lightgen_runtime.strategies.parallel import ParallelStrategy
 from lightgen_runtime.utilities.exceptions import MisconfigurationException, add_note
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
@@ -80,6 +81,10 @@ class ShardedStrategy(ParallelStrategy):
         self._sharded = []
 
     # ---- the module ----
+
+    def blocks(self, module: nn.Module) -> list[nn.Module]:
+        """Return the parts that are sharded, and compiled, by themselves."""
+        return repeated_blocks(module)
 
     def _make_real(self, module: nn.Module) -> None:
         """Bring all to its device; what has no content yet gets it from its layer.

@@ -17,6 +17,7 @@ from lightgen_runtime.core.optim import OptimPlan
 from lightgen_runtime.io.async_checkpoint_io import AsyncCheckpointIO
 from lightgen_runtime.io.migrations import migrated
 from lightgen_runtime.io.schema import record_in
+from lightgen_runtime.loops.compiling import begin_compiling
 from lightgen_runtime.profilers.base import PassThroughProfiler
 from lightgen_runtime.trainer.build import as_callbacks, ordered
 from lightgen_runtime.trainer.checkpoint import restore_model, restore_training
@@ -78,6 +79,7 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
         strategy.sync_layers(module)
     # What `setup` and `configure_model` have just made takes part too.
     attach(module, run.context, run)
+    begin_compiling(run, trainer.compile_options)
     if strategy.spreads_model:
         strategy.place(module)  # so that no process holds the loaded weights whole
     checkpoint, source = None, ""
@@ -164,6 +166,8 @@ def teardown(run: Run, fn: str, error: BaseException | None) -> None:
     if run.datamodule is not None:
         actions.insert(0, partial(run.datamodule.teardown, stage=fn))
     actions.append(partial(run.module.teardown, stage=fn))
+    if run.compiling is not None:
+        actions.append(run.compiling.end)
     actions.append(run.parts.precision.teardown)
     actions.append(run.parts.strategy.teardown)
     actions.append(run.parts.strategy.checkpoint_io.teardown)

@@ -6,23 +6,26 @@ from typing import Any
 
 from torch import nn
 
+from lightgen_runtime.core.compiled import from_compiled
 from lightgen_runtime.core.datamodule import LightningDataModule
 from lightgen_runtime.core.module import LightningModule
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.other_package import import_hint
 
 
-def check_model(fn: str, model: object, given: dict[str, Any]) -> None:
-    """Make sure that `model` is a module that can run.
+def checked_model(fn: str, model: object, given: dict[str, Any]) -> LightningModule:
+    """Return the module that is to run.
 
     Args:
         fn: Name of the trainer's method.
-        model: What was given, or the model of the last run.
+        model: What was given, compiled or not, or the model of the last run.
         given: Loaders by stage.
 
     Raises:
         MisconfigurationException: It is none, or half of one.
     """
+    if isinstance(getattr(model, "_orig_mod", None), LightningModule):
+        model = from_compiled(model)
     if not isinstance(model, LightningModule):
         raise MisconfigurationException(
             f"`trainer.{fn}()` got {_described(model)} as the model; a `LightningModule` "
@@ -33,6 +36,7 @@ def check_model(fn: str, model: object, given: dict[str, Any]) -> None:
             f"`{type(model).__name__}.__init__` does not call `super().__init__()`; call "
             "it first"
         )
+    return model
 
 
 def sort_data(
@@ -97,8 +101,6 @@ def _what_next(fn: str, model: object, given: dict[str, Any]) -> str:
         return f": `trainer.{fn}(model, ...)`"
     if hint := import_hint(model):
         return hint
-    if hasattr(model, "_orig_mod"):
-        return ". Compile a part of it instead: `self.net = torch.compile(self.net)`"
     if isinstance(model, nn.Module):
         return (
             ". Make the network an attribute of one, which has `training_step` and "

@@ -38,6 +38,7 @@ from lightgen_runtime.trainer.build import (
 )
 from lightgen_runtime.trainer.checkpoint import dump_checkpoint
 from lightgen_runtime.trainer.ckpt_path import choose_checkpoint
+from lightgen_runtime.trainer.compile_flag import compile_options
 from lightgen_runtime.trainer.environment import with_defaults_from_environment
 from lightgen_runtime.trainer.init_module import tensors_made_for
 from lightgen_runtime.trainer.interruption import begin_fit, forget_interrupted
@@ -49,7 +50,7 @@ from lightgen_runtime.trainer.lifecycle import (
 )
 from lightgen_runtime.trainer.plugged import Plugin
 from lightgen_runtime.trainer.results import format_results
-from lightgen_runtime.trainer.run_arguments import check_model, sort_data
+from lightgen_runtime.trainer.run_arguments import checked_model, sort_data
 from lightgen_runtime.trainer.signals import requeue_if_due, stopping_when_asked
 from lightgen_runtime.trainer.states import (
     RunningStage,
@@ -103,6 +104,9 @@ class Trainer(TrainerView):
         gradient_clip_val: Largest norm, or absolute value, of gradients.
         gradient_clip_algorithm: "norm" (default) or "value".
         deterministic: Use deterministic algorithms only; "warn" where there is none.
+        compile: Compile the steps with `torch.compile`: True, a mode such as
+            "max-autotune", or its arguments by name. With manual optimization the module's
+            parts are compiled instead, with a sharded model its blocks.
         benchmark: Let cuDNN search for the fastest algorithms.
         inference_mode: Use `torch.inference_mode` (else `no_grad`) outside of fits.
         detect_anomaly: Let autograd find where a NaN comes from; slow.
@@ -174,6 +178,7 @@ class Trainer(TrainerView):
         gradient_clip_algorithm: str | None = None,
         deterministic: bool | str | None = None,
         benchmark: bool | None = None,
+        compile: bool | str | dict[str, Any] | None = None,
         inference_mode: bool = True,
         detect_anomaly: bool = False,
         profiler: Profiler | str | None = None,
@@ -197,6 +202,7 @@ class Trainer(TrainerView):
         self._assigned_ckpt_path: str | Path | None = None
         self._deterministic = deterministic
         self._benchmark = benchmark
+        self.compile_options = compile_options(compile)
         self._detect_anomaly = detect_anomaly
         self._unlimited = max_epochs is None and self.max_steps == -1
         if self.fast_dev_run:
@@ -482,8 +488,7 @@ class Trainer(TrainerView):
             model = self._run.module
             if not any(loaders is not None for loaders in given.values()):
                 datamodule = datamodule or self._run.datamodule
-        check_model(fn, model, given)
-        assert model is not None
+        model = checked_model(fn, model, given)
         source = DataSource(self._parts, model, datamodule, given)
         run = Run(
             self, self._parts, model, datamodule, self.callbacks, source, self.progress

@@ -1,0 +1,155 @@
+"""Running the steps of a module through `torch.compile`, what they log outside of it.
+
+A step is compiled as a whole: its loss and its metrics belong to the graph. `self.log`
+does not break that graph, since inside of it the values are collected only; they are
+logged when the step is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lightgen_runtime.core.compiled import compiles_with
+from lightgen_runtime.strategies.blocks import callable_parts
+from lightgen_runtime.strategies.sharded import ShardedStrategy
+
+if TYPE_CHECKING:
+    from lightgen_runtime.core.metrics import LogContext
+    from lightgen_runtime.loops.run import Run
+
+Step = Callable[..., Any]
+
+
+class Compiling:
+    """What a run compiles, and how.
+
+    Args:
+        compile_: Returns the compiled form of a function.
+        context: Where the run's `self.log` looks.
+        parts: What is compiled in place of the steps; none where those are.
+    """
+
+    def __init__(
+        self,
+        compile_: Callable[[Step], Step],
+        context: LogContext,
+        parts: list[nn.Module],
+    ) -> None:
+        self._compile = compile_
+        self._context = context
+        self._parts = parts
+        self._steps: dict[str, Step] = {}
+        self._compiled: list[nn.Module] = []
+        self._open = ExitStack()
+
+    def begin(self) -> None:
+        """Compile what is compiled in place; what the user has compiled stays."""
+        import torch._dynamo.config as settings
+
+        # `self.global_step` is reached through a module, whose numbers would be constants:
+        # each step would be compiled anew.
+        self._open.enter_context(settings.patch(allow_unspec_int_on_nn_module=True))
+        for part in self._parts:
+            if part._compiled_call_impl is None and not hasattr(part, "_orig_mod"):
+                part._compiled_call_impl = self._compile(part._call_impl)
+                self._compiled.append(part)
+
+    def end(self) -> None:
+        """Leave the module as it was."""
+        self._open.close()
+        for part in self._compiled:
+            part._compiled_call_impl = None
+        self._compiled.clear()
+
+    def step(self, method: Step) -> Step:
+        """Return what takes the place of a step method of the module."""
+        if self._parts:
+            return method
+        name = method.__name__
+        if name not in self._steps:
+            self._steps[name] = self._collecting(method)
+        return self._steps[name]
+
+    def _collecting(self, method: Step) -> Step:
+        compiled, context, collected = (
+            self._compile(method),
+            self._context,
+            _Collected(),
+        )
+
+        @wraps(method)
+        def step(*args: Any) -> Any:
+            scope = context.scope
+            context.scope = collected  # type: ignore[assignment]
+            try:
+                output = compiled(*args)
+            finally:
+                context.scope = scope
+                calls = collected.calls[:]
+                collected.calls.clear()
+            for name, value, batch_size, call in calls:
+                slot = scope.slots.get(name)
+                if slot is None or slot.call != call:
+                    slot = scope.open(name, value, call)
+                slot.update(value, batch_size, context)
+            return output
+
+        return step
+
+
+class _Collected:
+    """Stands in for a `LogScope` inside of a graph."""
+
+    def __init__(self) -> None:
+        self.slots: dict[str, Any] = {}  # none ever, so that each call opens one
+        self.calls: list[tuple[str, Any, int | None, tuple[Any, ...]]] = []
+
+    def open(self, name: str, value: Any, call: tuple[Any, ...]) -> _CollectedSlot:
+        return _CollectedSlot(self.calls, name, call)
+
+
+class _CollectedSlot:
+    def __init__(self, calls: list[Any], name: str, call: tuple[Any, ...]) -> None:
+        self._calls = calls
+        self._name = name
+        self._call = call
+
+    def update(self, value: Any, batch_size: int | None, context: LogContext) -> None:
+        """Keep the call. A tensor is copied, which is free inside of a graph.
+
+        What it is a view of may be changed later in the step, and CUDA graphs write the
+        next step's results where this one's were.
+        """
+        enable_graph = self._call[5]
+        if isinstance(value, Tensor) and not enable_graph:
+            value = value.detach().clone()
+        self._calls.append((self._name, value, batch_size, self._call))
+
+
+def begin_compiling(run: Run, options: dict[str, Any] | None) -> None:
+    """Let the run compile, if it is to; called when all layers are there.
+
+    Args:
+        run: The run.
+        options: Those of the trainer's flag; None without it. A module that went through
+            `torch.compile` brings its own.
+    """
+    compile_ = compiles_with(run.module)
+    if compile_ is None and options is not None:
+        compile_ = partial(torch.compile, **options)
+    if compile_ is None:
+        return
+    module, strategy = run.module, run.parts.strategy
+    parts: list[nn.Module] = []
+    if not module.automatic_optimization:
+        parts = list(callable_parts(module))
+    elif isinstance(strategy, ShardedStrategy):
+        parts = strategy.blocks(module) or list(callable_parts(module))
+    run.compiling = Compiling(compile_, run.context, parts)
+    run.compiling.begin()
