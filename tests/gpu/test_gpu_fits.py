@@ -280,3 +280,27 @@ def test_all_stages_run_on_the_device() -> None:
     assert set(validated) == {"val_loss"}
     assert len(trainer.predict(module, loader()) or []) == BATCHES == len(data()) // 8
     assert module.device == DEVICE
+
+
+def test_products_of_32_bits_are_rounded_where_it_is_asked_for() -> None:
+    exact = torch.randn(512, 512, dtype=torch.float64, device=DEVICE)
+    errors: dict[str | None, float] = {}
+    settings: set[str] = set()
+
+    def error_of(flag: str | None) -> float:
+        class Product(Classifier):
+            def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+                settings.add(torch.backends.cuda.matmul.fp32_precision)
+                product = exact.float() @ exact.float()
+                return (product - exact @ exact).abs().max()
+
+        (found,) = quiet(matmul_precision=flag).predict(Product(), Ready([[1]])) or []
+        return float(found)
+
+    before = torch.backends.cuda.matmul.fp32_precision
+    for flag in ("highest", "high", None):
+        errors[flag] = error_of(flag)
+        assert torch.backends.cuda.matmul.fp32_precision == before
+    assert settings == {"ieee", "tf32", before}
+    assert errors["high"] > 10 * errors["highest"]
+    assert errors[None] == errors["highest"]

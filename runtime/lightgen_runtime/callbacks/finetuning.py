@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from lightgen_runtime.callbacks.callback import Callback
+from lightgen_runtime.utilities.compiled_names import plain_name
 from lightgen_runtime.utilities.exceptions import (
     CheckpointMismatchError,
     MisconfigurationException,
@@ -105,7 +106,7 @@ class BaseFinetuning(Callback):
         if not self._restarting:
             return
         self._restarting = False
-        parameters = dict(pl_module.named_parameters())
+        parameters = {plain_name(n): p for n, p in pl_module.named_parameters()}
         unfrozen: list[str] = []
         for number, optimizer in enumerate(trainer.optimizers):
             if number in self._internal_optimizer_metadata:
@@ -131,7 +132,7 @@ class BaseFinetuning(Callback):
         self, trainer: Trainer, pl_module: LightningModule
     ) -> None:
         """Unfreeze what is due, and note it for checkpoints."""
-        names = {p: name for name, p in pl_module.named_parameters()}
+        names = {p: plain_name(n) for n, p in pl_module.named_parameters()}
         for number, optimizer in enumerate(trainer.optimizers):
             before = len(optimizer.param_groups)
             self.finetune_function(pl_module, trainer.current_epoch, optimizer)

@@ -23,6 +23,7 @@ from lightgen_runtime.core.hparams import HyperparametersMixin
 from lightgen_runtime.core.loading import class_only, load_from_checkpoint
 from lightgen_runtime.core.module_hooks import ModuleHooks
 from lightgen_runtime.core.optim import LightningOptimizer
+from lightgen_runtime.utilities.compiled_names import rename_for, rename_saved
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.in_turn import in_turn
 from lightgen_runtime.utilities.move_data import move_data_to_device
@@ -475,6 +476,21 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
         probe = fn(torch.empty(0, dtype=self.dtype, device=self.device))
         self.__dict__.update(_device=probe.device, _dtype=probe.dtype)
         return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Return parameters and buffers by name, as in any `torch.nn.Module`.
+
+        What is inside of a compiled part has the name that it has without compilation.
+        """
+        state = super().state_dict(*args, **kwargs)
+        rename_saved(state, kwargs.get("prefix", ""))
+        return state
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
+    ) -> None:
+        rename_for(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def strict_loading(self) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightgen_runtime.io.schema import plain
+from lightgen_runtime.utilities.compiled_names import plain_name
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 _START_RATE = "initial_lr"  # a scheduler keeps the configured rate there
@@ -30,7 +31,7 @@ class OptimRecord:
     def __init__(
         self, optimizers: Sequence[Optimizer], schedulers: Sequence[Any], module: Any
     ) -> None:
-        names = {id(p): name for name, p in module.named_parameters()}
+        names = {id(p): plain_name(name) for name, p in module.named_parameters()}
         self._groups = [
             [_group(group, names) for group in optimizer.param_groups]
             for optimizer in optimizers

@@ -21,6 +21,7 @@ from lightgen_runtime.strategies.sharded import ShardedStrategy
 
 if TYPE_CHECKING:
     from lightgen_runtime.core.metrics import LogContext
+    from lightgen_runtime.core.module import LightningModule
     from lightgen_runtime.loops.run import Run
 
 Step = Callable[..., Any]
@@ -31,18 +32,18 @@ class Compiling:
 
     Args:
         compile_: Returns the compiled form of a function.
-        context: Where the run's `self.log` looks.
-        parts: What is compiled in place of the steps; none where those are.
+        module: Whose steps they are.
+        parts: What is compiled in place of the steps; None where those are.
     """
 
     def __init__(
         self,
         compile_: Callable[[Step], Step],
-        context: LogContext,
-        parts: list[nn.Module],
+        module: LightningModule,
+        parts: list[nn.Module] | None,
     ) -> None:
         self._compile = compile_
-        self._context = context
+        self._module = module
         self._parts = parts
         self._steps: dict[str, Step] = {}
         self._compiled: list[nn.Module] = []
@@ -55,7 +56,7 @@ class Compiling:
         # `self.global_step` is reached through a module, whose numbers would be constants:
         # each step would be compiled anew.
         self._open.enter_context(settings.patch(allow_unspec_int_on_nn_module=True))
-        for part in self._parts:
+        for part in self._parts or ():
             if part._compiled_call_impl is None and not hasattr(part, "_orig_mod"):
                 part._compiled_call_impl = self._compile(part._call_impl)
                 self._compiled.append(part)
@@ -67,26 +68,22 @@ class Compiling:
             part._compiled_call_impl = None
         self._compiled.clear()
 
-    def step(self, method: Step) -> Step:
+    def step(self, name: str, method: Step) -> Step:
         """Return what takes the place of a step method of the module."""
-        if self._parts:
+        if self._parts is not None:
             return method
-        name = method.__name__
         if name not in self._steps:
             self._steps[name] = self._collecting(method)
         return self._steps[name]
 
     def _collecting(self, method: Step) -> Step:
-        compiled, context, collected = (
-            self._compile(method),
-            self._context,
-            _Collected(),
-        )
+        compiled, collected, module = self._compile(method), _Collected(), self._module
 
         @wraps(method)
         def step(*args: Any) -> Any:
+            context: Any = module._log_context
             scope = context.scope
-            context.scope = collected  # type: ignore[assignment]
+            context.scope = collected
             try:
                 output = compiled(*args)
             finally:
@@ -146,10 +143,10 @@ def begin_compiling(run: Run, options: dict[str, Any] | None) -> None:
     if compile_ is None:
         return
     module, strategy = run.module, run.parts.strategy
-    parts: list[nn.Module] = []
+    parts: list[nn.Module] | None = None
     if not module.automatic_optimization:
         parts = list(callable_parts(module))
     elif isinstance(strategy, ShardedStrategy):
         parts = strategy.blocks(module) or list(callable_parts(module))
-    run.compiling = Compiling(compile_, run.context, parts)
+    run.compiling = Compiling(compile_, module, parts)
     run.compiling.begin()

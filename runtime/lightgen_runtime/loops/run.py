@@ -178,7 +178,7 @@ class Run:
     def step_of(self, name: str) -> Callable[..., Any]:
         """Return a step method of the module, compiled if the run compiles."""
         method: Callable[..., Any] = getattr(self.module, name)
-        return method if self.compiling is None else self.compiling.step(method)
+        return method if self.compiling is None else self.compiling.step(name, method)
 
     def measured(self, action: str, function: Callable[..., T]) -> Callable[..., T]:
         """Return what to call in place of `function`: itself, if nobody measures."""

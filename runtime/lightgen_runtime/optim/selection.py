@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from lightgen_runtime.utilities.compiled_names import plain_name
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.nearest import did_you_mean
 
@@ -116,7 +117,7 @@ def owned_parameters(module: nn.Module) -> Iterator[Owned]:
                 "`configure_model`, before optimizers are made."
             )
         if parameter.requires_grad:
-            yield Owned(name, parameter, tuple(owners[parameter]))
+            yield Owned(plain_name(name), parameter, tuple(owners[parameter]))
 
 
 def selected(module: nn.Module, owned: list[Owned], selector: str) -> list[Owned]:
@@ -136,8 +137,8 @@ def selected(module: nn.Module, owned: list[Owned], selector: str) -> list[Owned
     ]
     if found:
         return found
-    paths = [name for name, _ in module.named_modules() if name]
-    paths += [name for name, _ in module.named_parameters()]
+    names = [*dict(module.named_modules()), *dict(module.named_parameters())]
+    paths = [path for path in dict.fromkeys(map(plain_name, names)) if path]
     raise MisconfigurationException(
         f"the selector {selector!r} picks no trainable parameter of "
         f"{type(module).__name__}, whose parts are {', '.join(paths[:12])}"

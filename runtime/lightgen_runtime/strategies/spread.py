@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from lightgen_runtime.utilities.compiled_names import plain_name
 from lightgen_runtime.utilities.map_parts import map_parts
 
 
@@ -76,7 +77,11 @@ def spread_weights(module: nn.Module, weights: dict[str, Any]) -> dict[str, Any]
     """Return whole weights as this process holds the module's."""
     own = module.state_dict()
     return {
-        name: spread_like(value, own.get(name)) if isinstance(value, Tensor) else value
+        name: (
+            spread_like(value, own.get(plain_name(name)))
+            if isinstance(value, Tensor)
+            else value
+        )
         for name, value in weights.items()
     }
 

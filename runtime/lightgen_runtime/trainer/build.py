@@ -25,6 +25,7 @@ from lightgen_runtime.loggers import CSVLogger, Logger
 from lightgen_runtime.precision import Precision
 from lightgen_runtime.precision.base import CLIP_ALGORITHMS
 from lightgen_runtime.precision.choose import choose_precision
+from lightgen_runtime.precision.matmul import check_matmul_precision
 from lightgen_runtime.profilers.named import choose_profiler
 from lightgen_runtime.profilers.profiler import Profiler
 from lightgen_runtime.strategies import Strategy
@@ -155,7 +156,7 @@ def changed_parts(parts: TrainerParts, name: str, value: Any) -> TrainerParts:
     as_flags = dict(vars(parts))
     if name != "val_check_interval" and parts.val_check_interval == 1.0:
         as_flags["val_check_interval"] = None  # the default, which fits any other flag
-    neutral = {"deterministic": None, "num_nodes": 1}
+    neutral = {"deterministic": None, "num_nodes": 1, "matmul_precision": None}
     changed = {**neutral, **as_flags, name: _whole_if_it_is(name, value)}
     _check_flags(changed)
     if name == "val_check_interval":
@@ -272,6 +273,7 @@ def _check_flags(flags: dict[str, Any]) -> None:
             f"`Trainer(deterministic={flags['deterministic']!r})`: True, False, \"warn\" or "
             "None is accepted"
         )
+    check_matmul_precision(flags["matmul_precision"])
     for stage in ("train", "val", "test", "predict"):
         _check_share(f"limit_{stage}_batches", flags[f"limit_{stage}_batches"])
     _check_share("overfit_batches", flags["overfit_batches"])

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from lightgen_runtime.loops.predict import run_predict, which_predictions
 from lightgen_runtime.loops.progress import Progress
 from lightgen_runtime.loops.run import Run
 from lightgen_runtime.loops.source import DataSource
+from lightgen_runtime.precision.matmul import computing_products, hint_at_tf32
 from lightgen_runtime.profilers.profiler import Profiler
 from lightgen_runtime.strategies import Strategy
 from lightgen_runtime.trainer.build import (
@@ -107,6 +108,8 @@ class Trainer(TrainerView):
         compile: Compile the steps with `torch.compile`: True, a mode such as
             "max-autotune", or its arguments by name. With manual optimization the module's
             parts are compiled instead, with a sharded model its blocks.
+        matmul_precision: How products of 32-bit matrices are computed while a run lasts:
+            "highest", "high" (TF32 on CUDA) or "medium"; None leaves torch's setting.
         benchmark: Let cuDNN search for the fastest algorithms.
         inference_mode: Use `torch.inference_mode` (else `no_grad`) outside of fits.
         detect_anomaly: Let autograd find where a NaN comes from; slow.
@@ -179,6 +182,7 @@ class Trainer(TrainerView):
         deterministic: bool | str | None = None,
         benchmark: bool | None = None,
         compile: bool | str | dict[str, Any] | None = None,
+        matmul_precision: str | None = None,
         inference_mode: bool = True,
         detect_anomaly: bool = False,
         profiler: Profiler | str | None = None,
@@ -203,6 +207,7 @@ class Trainer(TrainerView):
         self._deterministic = deterministic
         self._benchmark = benchmark
         self.compile_options = compile_options(compile)
+        self._matmul_precision = matmul_precision
         self._detect_anomaly = detect_anomaly
         self._unlimited = max_epochs is None and self.max_steps == -1
         if self.fast_dev_run:
@@ -445,7 +450,11 @@ class Trainer(TrainerView):
         error: BaseException | None = None
         try:
             set_torch_flags(self._deterministic, self._benchmark)
-            with torch.autograd.set_detect_anomaly(self._detect_anomaly):
+            hint_at_tf32(self.strategy.root_device, self.precision)
+            with (
+                torch.autograd.set_detect_anomaly(self._detect_anomaly),
+                computing_products(self._matmul_precision),
+            ):
                 prepare(run, fn, choose)
                 run.module.zero_grad()
                 with stopping_when_asked(self, run):
@@ -523,36 +532,6 @@ class Trainer(TrainerView):
         if self._run is None or self.state.fn is None:
             raise RuntimeError("`trainer.trial` outside of a run: nothing to try")
         return trial(self, self._run, self.state.fn)
-
-    @contextmanager
-    def standing_in(self, run: Run) -> Iterator[None]:
-        """Have `run` in place of the current one inside; for trials, not for users."""
-        names = (
-            "_run",
-            "_parts",
-            "callbacks",
-            "progress",
-            "_ckpt_path",
-            "_should_stop",
-        )
-        former = {name: getattr(self, name) for name in names}
-        stage, module = self.state.stage, run.module
-        outer = self._run
-        vars(self).update(
-            _run=run,
-            _parts=run.parts,
-            callbacks=run.callbacks,
-            progress=run.progress,
-            _ckpt_path=None,
-            _should_stop=False,
-        )
-        attach(module, run.context, run)
-        try:
-            yield
-        finally:
-            vars(self).update(former)
-            attach(module, outer.context if outer else None, outer)
-            self.state.stage = stage
 
     def note_ckpt_path(self, path: str | None) -> None:
         """Note which checkpoint the run loads; for the run itself, not for users."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightgen_runtime.callbacks.callback import Callback
+from lightgen_runtime.core.module import attach
 from lightgen_runtime.core.optim import OptimPlan, SchedulerConfig
 from lightgen_runtime.loggers.logger import DummyLogger
 from lightgen_runtime.loops.evaluate import evaluate
@@ -101,10 +102,11 @@ class Trial:
             outer.plan.schedulers if schedulers is None else schedulers,
             outer.plan.names,
         )
+        run.compiling = outer.compiling
         run.wrap_optimizers()
         run.validates = outer.validates
         run.resolve_hooks()
-        with trainer.standing_in(run):
+        with _standing_in(trainer, run, outer):
             self._note_generators(run)
             self._tell(run)
         return source.num_samples(self._stage)
@@ -166,6 +168,36 @@ def trial(trainer: Trainer, outer: Run, fn: str) -> Iterator[Trial]:
         for generator, drawn in opened.drawn_from.values():
             generator.set_state(drawn)
         set_rng_states(rng)
+
+
+@contextmanager
+def _standing_in(trainer: Trainer, run: Run, outer: Run) -> Iterator[None]:
+    """Have `run` in place of the trainer's current one inside."""
+    names = (
+        "_run",
+        "_parts",
+        "callbacks",
+        "progress",
+        "_ckpt_path",
+        "_should_stop",
+    )
+    former = {name: getattr(trainer, name) for name in names}
+    stage, module = trainer.state.stage, run.module
+    vars(trainer).update(
+        _run=run,
+        _parts=run.parts,
+        callbacks=run.callbacks,
+        progress=run.progress,
+        _ckpt_path=None,
+        _should_stop=False,
+    )
+    attach(module, run.context, run)
+    try:
+        yield
+    finally:
+        vars(trainer).update(former)
+        attach(module, outer.context, outer)
+        trainer.state.stage = stage
 
 
 def _on_host(state: dict[str, Any]) -> dict[str, Any]:
