@@ -11,6 +11,7 @@ import torch
 import torchmetrics
 from sharded_net import Block, Deep, data, fitted, is_spread, sharded_case, weights
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader, IterableDataset
 from trial_net import numbered, quiet
@@ -39,6 +40,16 @@ def automatic(world: int) -> Any:
     trainer = quiet(world, strategy="fsdp" if world > 1 else "auto")
     trainer.validate(module, data(world), verbose=False)
     return fitted(world, module)
+
+
+@sharded_case
+def compiled(world: int) -> Any:
+    """Block by block, each with what puts its weights together around it."""
+    counters.clear()
+    flags: dict[str, Any] = {"compile": {"backend": "aot_eager"}, **CLIPPED}
+    found = fitted(world, Deep(), **flags)
+    breaks = sum(counters["graph_break"].values())
+    return {**found, "graphs": counters["stats"]["unique_graphs"], "breaks": breaks}
 
 
 @sharded_case

@@ -44,6 +44,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 FITS = [
     "automatic",
+    "compiled",
     "by_classes",
     "replicated",
     "offloaded",
@@ -61,7 +62,15 @@ FITS = [
 ]
 
 
-SPREAD = ["automatic", "by_classes", "offloaded", "by_user", "by_hand", "data_parallel"]
+SPREAD = [
+    "automatic",
+    "compiled",
+    "by_classes",
+    "offloaded",
+    "by_user",
+    "by_hand",
+    "data_parallel",
+]
 
 
 @pytest.mark.parametrize("case", FITS)
@@ -70,6 +79,12 @@ def test_weights_are_those_of_a_single_process(case: str, found: Found) -> None:
     for own in found.together:
         assert own[case]["weights"] == pytest.approx(alone["weights"], abs=1e-5)
         assert own[case].get("steps") == alone.get("steps")
+
+
+def test_blocks_are_compiled_once_for_all(found: Found) -> None:
+    for own in found.together:
+        assert own["compiled"]["breaks"] == 0
+        assert own["compiled"]["graphs"] == 1
 
 
 @pytest.mark.parametrize("case", ["automatic", "by_hand", "data_parallel"])

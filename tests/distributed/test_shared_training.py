@@ -13,6 +13,7 @@ pytestmark = pytest.mark.slow
 Run = Callable[[int], Results]
 FITS = [
     "plain_fit",
+    "compiled_fit",
     "fit_with_options",
     "closure_fit",
     "named_fit",
@@ -49,6 +50,13 @@ def test_names_of_the_state_are_the_modules_own(world: int, results: Run) -> Non
             "second.weight",
             "second.bias",
         ]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_compiled_step_is_compiled_once_and_whole(world: int, results: Run) -> None:
+    for found in results(world):
+        assert found["compiled_fit"]["breaks"] == 0
+        assert found["compiled_fit"]["graphs"] == 1
 
 
 def test_gradients_travel_once_a_window(results: Run) -> None:

@@ -9,6 +9,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import (
     allreduce_hook,
     fp16_compress_hook,
@@ -126,6 +127,38 @@ def each_option(world: int) -> Any:
         plain = fitted(world, Net(), max_epochs=2, strategy=strategy)
         found[f"find_unused_{on}"] = {"plain": plain}
     return found
+
+
+class Wide(Net):
+    """Enough parameters for several of the buckets in which gradients travel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(4, 1024), nn.Linear(1024, 1024)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = self.second(self.first(batch[0])).pow(2).mean()
+        self.log("loss", loss)
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.digests.append(float(sum(p.double().sum() for p in self.parameters())))
+
+
+@case
+def compiled_fit(world: int) -> Any:
+    counters.clear()
+    module = Wide()
+    strategy = DDPStrategy(bucket_cap_mb=1) if world > 1 else "auto"
+    compiled = {"backend": "aot_eager"}
+    found = fitted(world, module, max_epochs=2, strategy=strategy, compile=compiled)
+    return {
+        **found,
+        "weights": module.second.weight[:4, :4].flatten().tolist(),
+        "graphs": counters["stats"]["unique_graphs"],
+        "breaks": sum(counters["graph_break"].values()),
+    }
 
 
 class Closure(Net):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial, wraps
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,6 +48,7 @@ class Compiling:
         self._parts = parts
         self._steps: dict[str, Step] = {}
         self._compiled: list[nn.Module] = []
+        self._codes: dict[str, CodeType] = {}
         self._open = ExitStack()
 
     def begin(self) -> None:
@@ -58,7 +60,7 @@ class Compiling:
         self._open.enter_context(settings.patch(allow_unspec_int_on_nn_module=True))
         for part in self._parts or ():
             if part._compiled_call_impl is None and not hasattr(part, "_orig_mod"):
-                part._compiled_call_impl = self._compile(part._call_impl)
+                part._compiled_call_impl = self._compile(self._call_of(part))
                 self._compiled.append(part)
 
     def end(self) -> None:
@@ -67,6 +69,24 @@ class Compiling:
         for part in self._compiled:
             part._compiled_call_impl = None
         self._compiled.clear()
+
+    def _call_of(self, part: nn.Module) -> Step:
+        """Return what to compile of a part.
+
+        torch does not look into a layer of its own that it is to compile in place: from
+        `part.compile()` nothing would come.
+        """
+        if part.forward.__module__.partition(".")[0] != "torch":
+            call: Step = part._call_impl
+            return call
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            return part._call_impl(*args, **kwargs)
+
+        # How often it compiles anew is limited for each code: only parts that are built
+        # alike, whose graph is the same, may have one together.
+        code = self._codes.setdefault(repr(part), called.__code__.replace())
+        return FunctionType(code, globals(), part._get_name(), None, called.__closure__)
 
     def step(self, name: str, method: Step) -> Step:
         """Return what takes the place of a step method of the module."""

@@ -63,9 +63,9 @@ def hint_at_tf32(device: torch.device, precision: str) -> None:
     """
     if device.type != "cuda" or precision != "32-true":
         return
-    if torch.backends.cuda.matmul.fp32_precision == "none":
-        if torch.cuda.get_device_capability(device) >= _WITH_TF32:
-            _tell(torch.cuda.get_device_name(device))
+    unset = torch.backends.cuda.matmul.fp32_precision == "none"
+    if unset and torch.cuda.get_device_capability(device) >= _WITH_TF32:
+        _tell(torch.cuda.get_device_name(device))
 
 
 def _of_old_interface() -> str | None:

@@ -20,7 +20,11 @@ from torch._dynamo.utils import counters
 from lightgen_runtime import Callback, LightningModule, Trainer
 from lightgen_runtime.core.compiled import from_compiled, to_uncompiled
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
+    # It looks at all tensors that go into a graph.
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor"),
+]
 TRACED = {"backend": "eager"}
 THROUGH_AUTOGRAD = {"backend": "aot_eager"}
 
@@ -77,7 +81,6 @@ def test_compiled_fit_is_the_one_as_written(options: dict[str, Any]) -> None:
     [
         {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1},
         {"precision": "bf16-mixed"},
-        {"precision": "64-true"},
         {"precision": "bf16-true"},
         {"profiler": "simple"},
     ],
@@ -201,9 +204,12 @@ def test_parts_are_compiled_where_optimization_is_by_hand() -> None:
                 for part in (self.first, self.second)
             ]
 
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("val_loss", self.first(batch).pow(2).mean())
+
     ours = fitted(Two(), compile=THROUGH_AUTOGRAD)
     assert not counters["graph_break"]
-    assert graphs() == 2
+    assert graphs() == 3  # two parts, one of which without gradients too
     assert_same_fit(ours, fitted(Two()))
     assert ours.lightning_module.first._compiled_call_impl is None
 
@@ -214,7 +220,7 @@ def test_error_in_a_step_leaves_the_module_as_it_was() -> None:
         return self.layer(batch[:, :2])
 
     module = variant(training_step=training_step)
-    with pytest.raises(RuntimeError, match="shape"):
+    with pytest.raises(RuntimeError, match="reduction dim"):
         quiet(compile=TRACED).fit(module, loader())
     import torch._dynamo.config as settings
 
@@ -246,9 +252,15 @@ def test_value_changed_behind_its_log_is_logged_as_it_was() -> None:
 
 def test_resumed_compiled_fit_is_the_same(tmp_path: Path) -> None:
     class Steady(Model):
+        """Draws no random numbers, which a compiler may draw in another order."""
+
         def __init__(self) -> None:
+            torch.manual_seed(0)
             super().__init__()
             self.net[1] = nn.Identity()
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("val_loss", self.net(batch).pow(2).mean())
 
     moments = [("on_train_batch_end", 3), ("on_validation_batch_end", 3)]
     assert_resumes(
@@ -336,13 +348,22 @@ def test_copy_of_a_compiled_module_is_one_as_written() -> None:
     assert torch.equal(copied(numbers()), module.layer(numbers()))
 
 
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.inner(x)
+
+
 class Whole(LightningModule):
     """A net in two parts."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+        self.net = Net()
         self.head = nn.Linear(3, 1)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -382,7 +403,7 @@ class Nested(Whole):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net[0] = torch.compile(self.net[0], backend="eager")
+        self.net.inner = torch.compile(self.net.inner, backend="eager")  # type: ignore[assignment]
         self.net = torch.compile(self.net, backend="eager")  # type: ignore[assignment]
 
 
@@ -429,15 +450,15 @@ def test_state_with_names_of_wrappers_is_loaded(form: type[Whole], inner: str) -
 def test_module_inside_of_another_is_named_like_that_too() -> None:
     outer = nn.ModuleDict({"model": InInit()})
     state = outer.state_dict()
-    assert "model.net.0.weight" in state
+    assert "model.net.inner.0.weight" in state
     assert "<All keys matched" in str(outer.load_state_dict(state))
-    assert state._metadata["model.net.1"]["version"] == 2
+    assert state._metadata["model.net.inner.1"]["version"] == 2
 
 
 def test_missing_weight_of_a_compiled_part_is_named() -> None:
     state = InInit().state_dict()
-    del state["net.0.weight"]
-    with pytest.raises(RuntimeError, match="Missing key.*0.weight"):
+    del state["net.inner.0.weight"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*0\.weight"):
         InInit().load_state_dict(state)
 
 

@@ -136,9 +136,9 @@ WRONG_PLACES: dict[str, tuple[Callable[[], Any], list[str]]] = {
         lambda: quiet().fit(nn.Linear(4, 1), loader()),
         ["Linear as the model", "`training_step`", "attribute"],
     ),
-    "compiled model": (
-        lambda: quiet().fit(torch.compile(Small(), backend="eager"), loader()),
-        ["OptimizedModule", "self.net = torch.compile(self.net)"],
+    "compiled network": (
+        lambda: quiet().fit(torch.compile(nn.Linear(4, 1), backend="eager"), loader()),
+        ["OptimizedModule", "`training_step`", "attribute"],
     ),
     "super().__init__ forgotten": (
         lambda: quiet().fit(Forgetful(), loader()),
