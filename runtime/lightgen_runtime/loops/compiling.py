@@ -81,12 +81,12 @@ class Compiling:
             return call
 
         def called(*args: Any, **kwargs: Any) -> Any:
-            return part._call_impl(*args, **kwargs)
+            return part._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
 
         # How often it compiles anew is limited for each code: only parts that are built
         # alike, whose graph is the same, may have one together.
         code = self._codes.setdefault(repr(part), called.__code__.replace())
-        return FunctionType(code, globals(), part._get_name(), None, called.__closure__)
+        return FunctionType(code, globals(), closure=called.__closure__)
 
     def step(self, name: str, method: Step) -> Step:
         """Return what takes the place of a step method of the module."""

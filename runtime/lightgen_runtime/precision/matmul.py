@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -42,7 +43,8 @@ def computing_products(value: str | None) -> Iterator[None]:
         yield
         return
     former = _of_old_interface()
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    on_cpu: Any = torch.backends.mkldnn
+    backends = (torch.backends.cuda.matmul, on_cpu.matmul)
     formers = [backend.fp32_precision for backend in backends]
     torch.set_float32_matmul_precision(value)
     try:

@@ -212,9 +212,9 @@ class PyTorchProfiler(Profiler):
             self._close_window()
             return
         if self.profiler is None:
-            self._window_of = kind
-            self.profiler = torch.profiler.profile(**self._kwargs)
-            self.profiler.prepare_trace()
+            profiler = torch.profiler.profile(**self._kwargs)
+            profiler.prepare_trace()  # one that fails there must not be touched again
+            self.profiler, self._window_of = profiler, kind
         self._action = action
         if self._recording and not recorded:
             self.profiler.start_trace()
@@ -245,10 +245,11 @@ class PyTorchProfiler(Profiler):
         if profiler is None or kind is None:
             return
         recorded = self._recording
+        # First: what fails here is not to be tried once more, which ends the process.
+        self.profiler, self._window_of, self._action = None, None, ProfilerAction.NONE
         if not recorded:
             profiler.start_trace()  # or what `prepare_trace` began could not be ended
         profiler.stop_trace()
-        self.profiler, self._window_of, self._action = None, None, ProfilerAction.NONE
         if not recorded:
             return
         self._finished.add(kind)

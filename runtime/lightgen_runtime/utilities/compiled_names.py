@@ -8,6 +8,7 @@ compiled or not.
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -47,12 +48,11 @@ def rename_for(module: nn.Module, state: MutableMapping[str, Any], prefix: str) 
             continue
         outside = prefix + path.removesuffix(WRAPPED)[1:]
         inside = f"{outside}{WRAPPED}."
-        _rename(
-            state,
-            lambda name, outside=outside, inside=inside: (
-                inside + name[len(outside) :] if name.startswith(outside) else name
-            ),
-        )
+        _rename(state, partial(_moved, outside, inside))
+
+
+def _moved(outside: str, inside: str, name: str) -> str:
+    return inside + name[len(outside) :] if name.startswith(outside) else name
 
 
 def _rename(state: MutableMapping[str, Any], new: Callable[[str], str]) -> None:

@@ -292,6 +292,35 @@ def test_pytorch_window_that_never_records_leaves_nothing(tmp_path: Path) -> Non
     assert profiler.summary() == ""
 
 
+@pytest.mark.parametrize("failing", ["prepare_trace", "start_trace", "stop_trace"])
+def test_pytorch_that_fails_is_left_alone(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+
+    def watched(name: str) -> Any:
+        real = getattr(torch.profiler.profile, name)
+
+        def call(self: Any) -> None:
+            called.append(name)
+            if name == failing:
+                raise RuntimeError("no such device")
+            real(self)
+
+        return call
+
+    for name in ("prepare_trace", "start_trace", "stop_trace"):
+        monkeypatch.setattr(torch.profiler.profile, name, watched(name))
+    profiler = PyTorchProfiler(tmp_path, schedule=lambda step: ProfilerAction.WARMUP)
+    with pytest.raises(RuntimeError, match="no such device"):
+        quiet(profiler=profiler).fit(Small(), loader(8), loader(8))
+    assert called.count(failing) == 1
+    if failing == "start_trace":
+        monkeypatch.undo()  # the trace that torch has prepared is still to be ended
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+            pass
+
+
 def test_pytorch_without_a_folder_warns_and_reports() -> None:
     profiler = PyTorchProfiler(schedule=lambda step: ProfilerAction.RECORD)
     with profiler.profile("training_step"):
