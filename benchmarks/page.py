@@ -1,6 +1,6 @@
 """Run the benchmarks of the runtime and write what they found to a page.
 
-    python benchmarks/page.py [--quick] [--output docs/benchmarks.md] [--machine WORDS]
+    python benchmarks/page.py [--quick] [--output docs/benchmarks.md] [--machine WORDS] [--gpu gpu.json]
 
 What the page says around the tables is in `page.md`.
 """
@@ -8,20 +8,23 @@ What the page says around the tables is in `page.md`.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import checkpoint
 import choices
 import memory
 import step_overhead
 from choices import Comparison
-from paired import versions
+from paired import Spread, versions
 from step_overhead import OURS, Row
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "docs" / "benchmarks.md"
+GPU = FOLDER / "gpu.json"  # measured on another machine
 BY_HAND = "by hand"
 
 
@@ -51,6 +54,31 @@ def comparisons(found: Iterable[Comparison]) -> str:
     )
 
 
+def on_gpu(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what the page takes from the figures of `gpu.py`."""
+    rows = [
+        [
+            row["work"],
+            row["way"],
+            f"{row['tokens'][1]:.3f}",
+            Spread(*row["ratio"]).text(),
+            f"{row['peak']:.1f}",
+        ]
+        for row in found["rows"]
+    ]
+    copies = [
+        [found["copies"]["title"], way, f"{time[1]:,.0f}", Spread(*ratio).text()]
+        for way, (time, ratio) in found["copies"]["ways"].items()
+    ]
+    return {
+        "gpu": table(rows),
+        "gpu_copies": table(copies),
+        "gpu_machine": found["machine"],
+        "gpu_tokens": found["tokens"],
+        "gpu_versions": found["versions"],
+    }
+
+
 def table(lines: Iterable[list[str]]) -> str:
     """Write the lines of a table; what repeats the line above is left out."""
     text, above = "", ""
@@ -67,6 +95,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=PAGE, help="where the page goes")
     machine = f"{os.cpu_count()} CPU cores"
     parser.add_argument("--machine", default=machine, help="the machine, in words")
+    parser.add_argument("--gpu", type=Path, default=GPU, help="figures of gpu.py")
     options = parser.parse_args()
     quick = options.quick
 
@@ -95,6 +124,7 @@ def main() -> None:
         first=held.resident[0],
         last=held.resident[-1],
         slope=held.slope(),
+        **on_gpu(json.loads(options.gpu.read_text(encoding="utf-8"))),
     )
     options.output.write_text(text, encoding="utf-8")
     print(f"\nWritten to {options.output}")
