@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections import Counter
+from typing import Any
 
 import torch
 
@@ -45,7 +48,7 @@ def available_accelerators() -> list[str]:
 
 
 def choose_devices(
-    accelerator: str = "auto",
+    accelerator: str | Accelerator = "auto",
     devices: int | str | list[int] = "auto",
     processes: int | None = None,
 ) -> list[torch.device]:
@@ -53,7 +56,7 @@ def choose_devices(
 
     Args:
         accelerator: "auto" (the fastest there is), "cpu", "gpu" (any kind), "cuda" or
-            "mps".
+            "mps"; or an `Accelerator`.
         devices: "auto"; a number, such as 2 or "2"; -1 for all; or indices, such as
             [0, 2] or "0,2". On a CPU, which counts as one device, a number is one of
             processes.
@@ -62,12 +65,14 @@ def choose_devices(
     Raises:
         MisconfigurationException: The machine has no such devices.
     """
-    have = available_accelerators()
-    kind = _kind(accelerator, have)
+    own = isinstance(accelerator, Accelerator) and accelerator.name() not in ACCEPTED
+    kind = "" if own else _kind(accelerator, available_accelerators())
     asked = _parsed(devices)
     if devices == "auto" and (processes or hasattr(sys, "ps1")):
         # In a notebook one device: an interactive session cannot start processes.
         asked = processes or 1
+    if isinstance(accelerator, Accelerator) and own:
+        return _of_own_kind(accelerator, asked)
     if kind == "cpu":
         return [torch.device("cpu")] * _cpu_processes(devices, asked)
     count = torch.cuda.device_count() if kind == "cuda" else 1
@@ -77,17 +82,43 @@ def choose_devices(
     if max(indices) >= count:
         raise MisconfigurationException(
             f"`Trainer(devices={devices!r})`: this machine has {count} {kind} device(s), "
-            f"numbered from 0 to {count - 1}"
+            f"numbered from 0 to {count - 1}: {_inventory()}"
         )
     return [torch.device(kind, index) for index in indices]
 
 
-def _kind(accelerator: str, have: list[str]) -> str:
-    name = accelerator.lower() if isinstance(accelerator, str) else accelerator
+def _of_own_kind(
+    accelerator: Accelerator, asked: int | list[int] | None
+) -> list[torch.device]:
+    """Return the devices of a kind that a class of the user's own stands for."""
+    given = f"`Trainer(accelerator={type(accelerator).__name__}())`"
+    if not accelerator.is_available():
+        raise MisconfigurationException(
+            f"{given}: its `is_available` says that this machine has none. It has "
+            f"{_inventory()}."
+        )
+    if asked is None:
+        asked = accelerator.auto_device_count()
+    found = accelerator.get_parallel_devices(accelerator.parse_devices(asked))
+    if not found or not all(isinstance(each, torch.device) for each in found):
+        raise MisconfigurationException(
+            f"{given}: its `get_parallel_devices({asked!r})` returned {found!r}; a list of "
+            "`torch.device`, one a process, is needed"
+        )
+    return found
+
+
+def _kind(accelerator: Any, have: list[str]) -> str:
+    given = accelerator
+    if isinstance(accelerator, Accelerator):
+        given = accelerator.name()
+    name = given.lower() if isinstance(given, str) else given
     if name not in ACCEPTED:
         raise MisconfigurationException(
             f"`Trainer(accelerator={accelerator!r})` is unknown; accepted are "
-            f"{', '.join(map(repr, ACCEPTED))}.{did_you_mean(name, ACCEPTED)}"
+            f"{', '.join(map(repr, ACCEPTED))}, or an `Accelerator`."
+            f"{did_you_mean(name, ACCEPTED)}{_instance_of(accelerator)} This machine has "
+            f"{_inventory()}."
         )
     if name == "auto":
         return have[0]
@@ -95,10 +126,27 @@ def _kind(accelerator: str, have: list[str]) -> str:
         return have[0]
     if name not in have:
         raise MisconfigurationException(
-            f"`Trainer(accelerator={accelerator!r})`: this machine has {', '.join(have)}. "
+            f"`Trainer(accelerator={accelerator!r})`: this machine has {_inventory()}"
+            f"{_why_no_cuda() if name in ('gpu', 'cuda') else ''}. "
             "Use accelerator='auto' to take the fastest there is."
         )
     return str(name)
+
+
+def _instance_of(accelerator: Any) -> str:
+    if isinstance(accelerator, type) and issubclass(accelerator, Accelerator):
+        return f" Make an instance: {accelerator.__name__}()."
+    return ""
+
+
+def _why_no_cuda() -> str:
+    """Return what a user can do about a card that torch does not see."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"; torch {torch.__version__} was installed without support for GPUs"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return f"; CUDA_VISIBLE_DEVICES={visible!r} says which cards may be used"
+    return "; if it has a card, `nvidia-smi` tells whether its driver runs"
 
 
 def _parsed(devices: int | str | list[int]) -> int | list[int] | None:
@@ -141,7 +189,16 @@ def _cpu_processes(
 
 
 def _inventory() -> str:
-    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    found = [f"{cuda} cuda device(s)"] if cuda else []
+    found = _cards() if torch.cuda.is_available() else []
     found += ["1 mps device"] if torch.backends.mps.is_available() else []
     return ", ".join([*found, "a CPU"])
+
+
+def _cards() -> list[str]:
+    count = torch.cuda.device_count()
+    try:
+        cards = [torch.cuda.get_device_properties(index) for index in range(count)]
+    except (AssertionError, RuntimeError):  # the driver does not answer
+        return [f"{count} cuda device(s)"]
+    kinds = Counter(f"{c.name} of {c.total_memory / 2**30:.0f} GiB" for c in cards)
+    return [f"{number} cuda device(s) {kind}" for kind, number in kinds.items()]

@@ -6,16 +6,23 @@ A run itself needs no such object: `torch.device` says everything.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.imports import import_extra
 
+if TYPE_CHECKING:
+    from lightgen_runtime.trainer.trainer import Trainer
+
 
 class Accelerator(ABC):
-    """One kind of device."""
+    """One kind of device.
+
+    Subclass it for a kind that torch has and `Trainer` does not name, and pass an object:
+    `Trainer(accelerator=...)`.
+    """
 
     @staticmethod
     @abstractmethod
@@ -36,6 +43,24 @@ class Accelerator(ABC):
     @abstractmethod
     def get_parallel_devices(devices: Any) -> list[torch.device]:
         """Return the devices of these numbers; for the CPU, that many times the CPU."""
+
+    @staticmethod
+    def parse_devices(devices: Any) -> Any:
+        """Return the devices that a flag asks for, as `get_parallel_devices` takes them.
+
+        Args:
+            devices: A number of them, or their numbers.
+        """
+        return devices
+
+    def setup_device(self, device: torch.device) -> None:
+        """Make a process's device ready; called when its run begins."""
+
+    def setup(self, trainer: Trainer) -> None:
+        """Prepare for a run; called behind `setup_device`."""
+
+    def teardown(self) -> None:
+        """Release what a run needed; called at its end."""
 
     @abstractmethod
     def get_device_stats(self, device: torch.device) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from lightgen_runtime.accelerators import choose_devices
+from lightgen_runtime.accelerators import Accelerator, choose_devices
+from lightgen_runtime.accelerators.accelerator import accelerator_of
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.callbacks.checkpoint import Checkpoint
 from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
@@ -53,6 +54,7 @@ DEFAULT_MAX_EPOCHS = 1000
 class TrainerParts:
     """What a trainer's flags came to."""
 
+    accelerator: Accelerator
     strategy: Strategy
     precision: Precision
     loggers: list[Logger]
@@ -106,7 +108,10 @@ def build_parts(flags: dict[str, Any]) -> TrainerParts:
     strategy.compute_dtype = precision.compute_dtype
     precision.clip_norm = strategy.clip_norm
     precision.clip_value = strategy.clip_value
+    given = flags["accelerator"]
+    by_user = isinstance(given, Accelerator)
     return TrainerParts(
+        accelerator=given if by_user else accelerator_of(strategy.root_device),
         strategy=strategy,
         precision=precision,
         loggers=_loggers(flags["logger"], flags["default_root_dir"]),

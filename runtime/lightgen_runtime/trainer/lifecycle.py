@@ -55,6 +55,8 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
     attach_callbacks(run, module.configure_callbacks())
     _check_hooks(run, fn)
     strategy.setup_environment()
+    run.parts.accelerator.setup_device(strategy.root_device)
+    run.parts.accelerator.setup(trainer)
     if isinstance(strategy.checkpoint_io, AsyncCheckpointIO):
         strategy.checkpoint_io.on_failure = run.note_failed_write
     choice = choose()  # which may have a logger go on in a former folder
@@ -170,6 +172,7 @@ def teardown(run: Run, fn: str, error: BaseException | None) -> None:
         actions.append(run.compiling.end)
     actions.append(run.parts.precision.teardown)
     actions.append(run.parts.strategy.teardown)
+    actions.append(run.parts.accelerator.teardown)
     actions.append(run.parts.strategy.checkpoint_io.teardown)
     # What one process has written, all find from here on.
     actions.append(run.parts.strategy.barrier)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from lightgen_runtime.accelerators import Accelerator
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.core.datamodule import LightningDataModule
 from lightgen_runtime.core.module import LightningModule, attach
@@ -70,7 +71,8 @@ class Trainer(TrainerView):
     """Runs a `LightningModule`: fitting, validating, testing, predicting.
 
     Args:
-        accelerator: "auto" (the fastest there is), "cpu", "gpu", "cuda" or "mps".
+        accelerator: "auto" (the fastest there is), "cpu", "gpu", "cuda" or "mps"; or an
+            `Accelerator`.
         strategy: "auto" (by the number of devices), "single_device", "ddp", "fsdp",
             "model_parallel" or another name in `StrategyRegistry`; or a `Strategy`.
         devices: "auto"; a number, such as 2 or "2"; -1 for all; or indices, such as
@@ -150,7 +152,7 @@ class Trainer(TrainerView):
     def __init__(
         self,
         *,
-        accelerator: str = "auto",
+        accelerator: str | Accelerator = "auto",
         strategy: str | Strategy = "auto",
         devices: int | str | list[int] = "auto",
         num_nodes: int = 1,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lightgen_runtime.accelerators.accelerator import accelerator_of
 from lightgen_runtime.callbacks.checkpoint import Checkpoint
 from lightgen_runtime.callbacks.early_stopping import EarlyStopping
 from lightgen_runtime.callbacks.gradient_accumulation_scheduler import (
@@ -60,7 +59,7 @@ class TrainerView(TrainerFlags):
     @property
     def accelerator(self) -> Accelerator:
         """What stands for the kind of device that the run uses."""
-        return accelerator_of(self.strategy.root_device)
+        return self._parts.accelerator
 
     @property
     def is_global_zero(self) -> bool:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import importlib
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from small_runs import Small, assert_says, loader, message_of
+from small_runs import quiet as small_trainer
 
 from lightgen_runtime import Trainer
-from lightgen_runtime.accelerators import choose_devices
+from lightgen_runtime.accelerators import (
+    Accelerator,
+    CPUAccelerator,
+    CUDAAccelerator,
+    choose_devices,
+)
 from lightgen_runtime.strategies import DDPStrategy, SingleDeviceStrategy
 from lightgen_runtime.strategies.launch import own_command
 from lightgen_runtime.strategies.ranks import Ranks, ranks_from_environment
@@ -137,3 +145,115 @@ def test_interactive_session_is_told_what_to_do(
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     with pytest.raises(MisconfigurationException, match="interactive"):
         own_command()
+
+
+# ---- objects, and what is said of what is not there ----
+
+
+class Own(Accelerator):
+    """A kind of device that writes down what it is asked."""
+
+    def __init__(self, there: bool = True) -> None:
+        self.there = there
+        self.calls: list[str] = []
+
+    @staticmethod
+    def name() -> str:
+        return "own"
+
+    def is_available(self) -> bool:  # type: ignore[override]
+        return self.there
+
+    @staticmethod
+    def auto_device_count() -> int:
+        return 1
+
+    @staticmethod
+    def get_parallel_devices(devices: Any) -> list[torch.device]:
+        return [torch.device("cpu")] * (devices if isinstance(devices, int) else 0)
+
+    def setup_device(self, device: torch.device) -> None:
+        self.calls.append(f"setup_device {device}")
+
+    def setup(self, trainer: Trainer) -> None:
+        self.calls.append(f"setup {trainer.state.fn}")
+
+    def teardown(self) -> None:
+        self.calls.append("teardown")
+
+    def get_device_stats(self, device: torch.device) -> dict[str, Any]:
+        return {}
+
+
+def test_accelerator_may_be_an_object() -> None:
+    flags: dict[str, Any] = {"logger": False, "enable_checkpointing": False}
+    cpu = CPUAccelerator()
+    trainer = Trainer(accelerator=cpu, devices=2, **flags)
+    assert trainer.accelerator is cpu
+    assert isinstance(trainer.strategy, DDPStrategy)
+    assert isinstance(quiet().accelerator, CPUAccelerator)
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_object_for_cuda_takes_devices_as_its_name_does() -> None:
+    assert choose_devices(CUDAAccelerator(), "1,") == [torch.device("cuda", 1)]
+
+
+def test_own_accelerator_is_asked_and_told() -> None:
+    own = Own()
+    trainer = small_trainer(accelerator=own)
+    trainer.fit(Small(), loader())
+    assert trainer.accelerator is own
+    assert own.calls == ["setup_device cpu", "setup fit", "teardown"]
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "devices", "parts"),
+    [
+        (Own(there=False), "auto", ["Own())`", "`is_available`", "a CPU"]),
+        (Own(), [0], ["`get_parallel_devices([0])` returned []"]),
+        (CPUAccelerator, 1, ["Make an instance: CPUAccelerator()."]),
+        ("cudda", 1, ["mean 'cuda'", "This machine has a CPU."]),
+        ("gpu", 1, ["this machine has a CPU", "accelerator='auto'"]),
+    ],
+)
+def test_accelerator_that_cannot_be_is_refused(
+    accelerator: Any, devices: Any, parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert_says(message_of(choose_devices, accelerator, devices), *parts)
+
+
+@pytest.mark.parametrize(
+    ("built_with", "visible", "said"),
+    [
+        (None, None, "installed without support for GPUs"),
+        ("13.0", "", "CUDA_VISIBLE_DEVICES=''"),
+        ("13.0", None, "`nvidia-smi`"),
+    ],
+)
+def test_missing_card_is_explained(
+    built_with: str | None,
+    visible: str | None,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", built_with)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert said in message_of(choose_devices, "cuda", 1)
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_cards_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def properties(index: int) -> Any:
+        return SimpleNamespace(name="Card A" if index else "Card B", total_memory=2**34)
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    message = message_of(choose_devices, "cuda", 5)
+    assert_says(message, "1 cuda device(s) Card B of 16 GiB", "3 cuda device(s) Card A")
