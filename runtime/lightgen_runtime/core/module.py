@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map
 from typing_extensions import Self
 
 from lightgen_runtime.core.data_hooks import DataHooks
 from lightgen_runtime.core.export import Exportable
+from lightgen_runtime.core.gathering import Gathering
 from lightgen_runtime.core.hparams import HyperparametersMixin
 from lightgen_runtime.core.loading import class_only, load_from_checkpoint
 from lightgen_runtime.core.module_hooks import ModuleHooks
 from lightgen_runtime.core.optim import LightningOptimizer
 from lightgen_runtime.utilities.compiled_names import rename_for, rename_saved
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
-from lightgen_runtime.utilities.in_turn import in_turn
-from lightgen_runtime.utilities.move_data import move_data_to_device
 from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
@@ -36,7 +34,9 @@ if TYPE_CHECKING:
     from lightgen_runtime.trainer.trainer import Trainer
 
 
-class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
+class LightningModule(
+    ModuleHooks, DataHooks, HyperparametersMixin, Exportable, Gathering
+):
     """A model together with how it is trained, evaluated and optimized.
 
     Example:
@@ -512,45 +512,6 @@ class LightningModule(ModuleHooks, DataHooks, HyperparametersMixin, Exportable):
         """Train every parameter, switch to training mode, and return `self`."""
         self.requires_grad_(True)
         return self.train()
-
-    def all_gather(self, data: Any, group: Any = None, sync_grads: bool = False) -> Any:
-        """Stack the tensors of every process. Collective: every process calls it.
-
-        Args:
-            data: Tensor or number, or any nesting of lists, tuples and dictionaries of
-                them; of the same shapes in every process.
-            group: Process group; by default all.
-            sync_grads: Let gradients flow back to the process they belong to.
-
-        Returns:
-            The same nesting of tensors of shape (processes, ...); of unchanged shape if
-            there is only one process.
-        """
-
-        def gathered(value: Any) -> Any:
-            if isinstance(value, (int, float)):
-                value = torch.tensor(value, device=self.device)
-            if not isinstance(value, Tensor):
-                return value
-            return self.trainer.strategy.all_gather(value, group, sync_grads)
-
-        return tree_map(gathered, data)
-
-    def gather_in_order(self, values: list[Any]) -> list[Any]:
-        """Return what all processes collected batch by batch, in the data's order.
-
-        Collective, as in `on_validation_epoch_end`. Some may have more than others.
-
-        Args:
-            values: One for each batch of a loader, plain data. Collect them in
-                `on_validation_batch_end`: hooks see each batch once with any strategy.
-
-        Returns:
-            The same in every process, its tensors in host memory.
-        """
-        strategy = self.trainer.strategy
-        values = move_data_to_device(values, torch.device("cpu"))
-        return in_turn(strategy.gather_objects(values, strategy.data_group))
 
     @class_only
     def load_from_checkpoint(
