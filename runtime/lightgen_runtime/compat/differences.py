@@ -116,13 +116,7 @@ GAPS = (
         "loops do the rest",
     ),
     Rule(
-        (
-            "accelerators.*.parse_devices",
-            "accelerators.*.setup",
-            "accelerators.*.setup_device",
-            "accelerators.*.teardown",
-            "accelerators.CUDAAccelerator.set_nvidia_flags",
-        ),
+        ("accelerators.CUDAAccelerator.set_nvidia_flags",),
         "the strategy sets devices up; an accelerator only says what there is",
     ),
     Rule(

@@ -49,8 +49,7 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
         choose: Returns the checkpoint to go on from or to evaluate, once all processes
             can talk.
     """
-    module, datamodule, trainer = run.module, run.datamodule, run.trainer
-    strategy, precision = run.parts.strategy, run.parts.precision
+    module, trainer, strategy = run.module, run.trainer, run.parts.strategy
     _check_module(run, fn)
     attach_callbacks(run, module.configure_callbacks())
     _check_hooks(run, fn)
@@ -63,22 +62,7 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
     _share_folders(run)
     trainer.note_ckpt_path(choice.path)
     _begin_profile(run, fn)
-    for owner in _present(datamodule, module):
-        per_node = getattr(owner, "prepare_data_per_node", True)
-        if (strategy.local_rank if per_node else strategy.global_rank) == 0:
-            owner.prepare_data()
-    strategy.barrier("prepare_data")
-    if datamodule is not None:
-        datamodule.setup(stage=fn)
-    for callback in run.callbacks:
-        callback.setup(trainer, module, stage=fn)
-    module.setup(stage=fn)
-    with precision.module_init_context():
-        module.configure_model()
-    # Before weights are loaded: they are not to pass through another dtype.
-    precision.convert_module(module)
-    if fn == "fit":
-        strategy.sync_layers(module)
+    _set_up(run, fn)
     # What `setup` and `configure_model` have just made takes part too.
     attach(module, run.context, run)
     begin_compiling(run, trainer.compile_options)
@@ -110,6 +94,28 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
     if checkpoint is not None:
         restore_training(run, checkpoint, source)
     check_storable(run)
+
+
+def _set_up(run: Run, fn: str) -> None:
+    """Let everybody make what they have not made yet: data, and layers."""
+    module, datamodule, trainer = run.module, run.datamodule, run.trainer
+    strategy, precision = run.parts.strategy, run.parts.precision
+    for owner in _present(datamodule, module):
+        per_node = getattr(owner, "prepare_data_per_node", True)
+        if (strategy.local_rank if per_node else strategy.global_rank) == 0:
+            owner.prepare_data()
+    strategy.barrier("prepare_data")
+    if datamodule is not None:
+        datamodule.setup(stage=fn)
+    for callback in run.callbacks:
+        callback.setup(trainer, module, stage=fn)
+    module.setup(stage=fn)
+    with precision.module_init_context():
+        module.configure_model()
+    # Before weights are loaded: they are not to pass through another dtype.
+    precision.convert_module(module)
+    if fn == "fit":
+        strategy.sync_layers(module)
 
 
 def conclude(run: Run, fn: str) -> None:
