@@ -1,7 +1,7 @@
 """Run the benchmarks of the runtime and write what they found to a page.
 
-    python benchmarks/page.py [--quick] [--output docs/benchmarks.md]
-        [--machine WORDS] [--gpu gpu.json]
+    python benchmarks/page.py [--quick] [--output docs/benchmarks.md] [--machine WORDS]
+        [--gpu benchmarks/gpu.json]
 
 What the page says around the tables is in `page.md`.
 """

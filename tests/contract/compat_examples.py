@@ -419,6 +419,7 @@ CONCERNED = [
             ("test_bad_seed", "ValueError"),
             ("test_early_stopping_without_its_metric", "RuntimeError"),
             ("test_error_for_a_precision_that_cannot_be", "ValueError"),
+            ("test_module_that_has_not_been_compiled", "ValueError"),
             ("test_hook_with_wrong_arguments", "TypeError"),
             ("test_epoch_end_hook_of_version_1", "NotImplementedError"),
         )

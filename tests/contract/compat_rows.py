@@ -29,6 +29,7 @@ def named_in(row: str) -> list[str]:
 _FAILS = "Lightning fails there: code that runs with it is not concerned"
 _DISK = "only a full disk or the like shows it, and the fit warns"
 _SIGNAL = "only a signal shows it, and the run says what it saves"
+_COMPILED = "`torch.compile` is no name of Lightning's"
 _DATA = "only the data show it, and the error says so at once"
 
 NO_RULE = {
@@ -42,6 +43,8 @@ NO_RULE = {
         "only the number of loaders shows it"
     ),
     "test_mode_after_an_error_in_validation": "shows in a module used on after an error",
+    "test_names_of_compiled_parts_in_checkpoints": _COMPILED,
+    "test_methods_of_a_compiled_module": _COMPILED,
     "test_damaged_weights": "only the file shows it",
     "test_epochs_of_a_file_before_1_6": "only the file shows it",
     "test_scheduler_state_that_replaces_a_method": "only the file shows it",

@@ -308,11 +308,6 @@ GAPS = (
         "nothing here asks",
     ),
     Rule(
-        ("utilities.compile.*",),
-        "a compiled module is not taken apart",
-        "compile it in place with `module.compile()`",
-    ),
-    Rule(
         ("utilities.migration.*", "utilities.upgrade_checkpoint.*"),
         "files of Lightning 2 are read as they are",
         "upgrade older ones with Lightning's own command",
@@ -380,7 +375,7 @@ VALUES = (
         "TPUs are not supported",
     ),
     Rule(
-        ("Trainer(precision='transformer-engine')",),
+        ("Trainer(precision='transformer-engine*')",),
         "layers of Transformer Engine belong to the model",
         "build the module with them",
     ),

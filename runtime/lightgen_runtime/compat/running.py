@@ -284,6 +284,7 @@ MISTAKES = (
             "test_bad_seed",
             "test_early_stopping_without_its_metric",
             "test_error_for_a_precision_that_cannot_be",
+            "test_module_that_has_not_been_compiled",
             "test_hook_with_wrong_arguments",
             "test_epoch_end_hook_of_version_1",
         ),

@@ -21,6 +21,11 @@ def full_name(precision: int | str) -> str:
         MisconfigurationException: It stands for none.
     """
     given = str(precision) if type(precision) is int else precision
+    if isinstance(given, str) and given.startswith("transformer-engine"):
+        raise MisconfigurationException(
+            f"`Trainer(precision={precision!r})`: layers of Transformer Engine belong to "
+            "the model. Build the module with them, and use 'bf16-true' or 'bf16-mixed'."
+        )
     if not isinstance(given, str) or given not in _ALIASES:
         return one_of(precision, NAMES, "Trainer")
     name = _ALIASES[given]

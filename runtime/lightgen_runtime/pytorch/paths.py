@@ -30,6 +30,8 @@ MOVED = {
     ),
     "strategies.strategy.Strategy": "strategies.base.Strategy",
     "utilities.AttributeDict": "core.hparams.AttributeDict",
+    "utilities.compile.from_compiled": "core.compiled.from_compiled",
+    "utilities.compile.to_uncompiled": "core.compiled.to_uncompiled",
     "utilities.data.extract_batch_size": "core.metrics.find_batch_size",
     "utilities.model_summary.get_human_readable_count": (
         "utilities.model_summary.readable_count"

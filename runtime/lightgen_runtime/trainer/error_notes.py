@@ -39,6 +39,12 @@ NOTES = (
         "override `transfer_batch_to_device` for a container of your own.",
     ),
     (
+        r"No working C\+\+ compiler|Cannot find a working triton",
+        "`torch.compile` writes programs for its graphs, for which the machine needs a C++ "
+        "compiler, and triton on a GPU. Install them, leave `Trainer(compile=...)` out, or "
+        "try it without: `compile={'backend': 'aot_eager'}`.",
+    ),
+    (
         r"must be Tensor, not (list|tuple|dict)\b",
         "A batch of several tensors arrives as the collection that the loader made: "
         "unpack it in the step, as in `x, y = batch`.",

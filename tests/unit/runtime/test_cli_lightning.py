@@ -334,3 +334,22 @@ def test_class_that_is_no_part_of_a_run_is_refused() -> None:
         parser.add_optimizer_args(dict)  # type: ignore[arg-type]
     with pytest.raises(MisconfigurationException, match="or ReduceLROnPlateau"):
         parser.add_lr_scheduler_args((dict,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("written", "options"),
+    [
+        ("true", {}),
+        ("false", None),
+        ("null", None),
+        ("max-autotune", {"mode": "max-autotune"}),
+        ("{backend: eager, dynamic: false}", {"backend": "eager", "dynamic": False}),
+    ],
+)
+def test_compilation_is_chosen_by_option_or_config(
+    written: str, options: Any, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"trainer:\n  compile: {written}\n  matmul_precision: high\n")
+    for arguments in (["--config", str(config)], [f"--trainer.compile={written}"]):
+        assert build(*arguments).trainer.compile_options == options

@@ -317,6 +317,16 @@ def test_modes_are_those_of_torch() -> None:
     assert all(name in MODES or "lite" in name for name in known), known
 
 
+def test_missing_compiler_is_explained() -> None:
+    def backend(*_: Any) -> Any:
+        raise RuntimeError("No working C++ compiler found in torch._inductor.config")
+
+    with pytest.raises(RuntimeError) as caught:
+        quiet(compile={"backend": backend}).fit(Small(), loader())
+    notes = "".join(getattr(caught.value, "__notes__", [str(caught.value)]))
+    assert "the machine needs a C++ compiler" in notes
+
+
 # ---- modules that the user compiled ----
 
 
