@@ -43,6 +43,7 @@ def test_layers_that_the_user_has_converted_stay() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_one_device_they_compute_as_before() -> None:
     module, images = network().cuda(), torch.randn(4, 3, 5, 5, device="cuda")
     expected = module["inner"](images)
