@@ -66,7 +66,7 @@ class Counting(L.LightningModule):
 def exact_evaluation(world: int) -> Any:
     found: dict[str, Any] = {}
     for count in range(3 * 4 + 2):
-        for size in (1, 2, 3):
+        for size in (1, 2):
             module, trainer = Counting(), quiet(world)
             loader = DataLoader(numbered(count), size)
             if count == 0:

@@ -10,9 +10,8 @@ from typing import Any
 
 # Programs of `elastic_cases.py` in order: number of processes, and their steps.
 ELASTIC = [
-    (1, [":a1:3"]),
     (2, [":a2:3"]),
-    (1, ["a2:b1:5"]),
+    (1, [":a1:3", "a2:b1:5"]),
     (4, ["a2:c4:5", "b1::"]),
     (2, ["c4::", "a1::", "a2:::9"]),
 ]

@@ -318,6 +318,8 @@ def evaluations(world: int) -> Any:
     for count in (10, 1):
         trainer.validate(module, DataLoader(numbered(count), 2), verbose=False)
         found[f"of_{count}"] = read(trainer)
+        names = ("total", "sum", "most", "least", "weighed")
+        found[f"counted_{count}"] = [float(trainer.callback_metrics[n]) for n in names]
     trainer.predict(module, DataLoader(numbered(10), 2))
     batches = trainer.predict_loop.of_all_processes(trainer.strategy)
     found["order"] = torch.cat([numbers for numbers, _ in batches]).tolist()

@@ -11,7 +11,7 @@ from processes import Results
 pytestmark = pytest.mark.slow
 
 Run = Callable[[int], Results]
-SIZES = [(count, size) for count in range(14) for size in (1, 2, 3)]
+SIZES = [(count, size) for count in range(14) for size in (1, 2)]
 
 
 @pytest.mark.parametrize("world", [2, 3, 4])

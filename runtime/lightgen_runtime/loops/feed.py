@@ -145,6 +145,11 @@ class Feed:
             self._whole, self.first = None, 0
 
     @property
+    def epoch_batches(self) -> int | float:
+        """How many batches an epoch has that is not the rest of an interrupted one."""
+        return self.num_batches if self._whole is None else self._whole[1]
+
+    @property
     def takes_part(self) -> bool:
         """Whether a pass has a batch, in this process or in another one."""
         return self.num_batches != 0 or self.is_share

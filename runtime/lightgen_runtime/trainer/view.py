@@ -289,7 +289,7 @@ class TrainerView(TrainerFlags):
             raise RuntimeError(
                 "`estimated_stepping_batches` is known inside a fit only"
             )
-        batches = self._run.source.train().num_batches
+        batches = self._run.source.train().epoch_batches
         if batches == float("inf"):
             return self.max_steps if self.max_steps != -1 else float("inf")
         total = sum(

@@ -78,6 +78,7 @@ def test_keys_and_types_are_as_recorded(tmp_path: Path) -> None:
             "callback_metrics": "dict",
             "loader": "dict",
             "loggers": "list",
+            "share": "dict",
             "record": "dict",
             "optimizers": "list",
             "schedulers": "list",
