@@ -21,7 +21,7 @@ from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.core.datamodule import LightningDataModule
 from lightgen_runtime.core.module import LightningModule, attach
 from lightgen_runtime.io import location
-from lightgen_runtime.io.schema import NO_RECORD, note_record
+from lightgen_runtime.io.schema import note_record
 from lightgen_runtime.loggers import Logger
 from lightgen_runtime.loops.evaluate import evaluate
 from lightgen_runtime.loops.fit import run_fit
@@ -51,6 +51,7 @@ from lightgen_runtime.trainer.lifecycle import (
     tell_of_exception,
 )
 from lightgen_runtime.trainer.plugged import Plugin
+from lightgen_runtime.trainer.records import record_of
 from lightgen_runtime.trainer.results import format_results
 from lightgen_runtime.trainer.run_arguments import checked_model, sort_data
 from lightgen_runtime.trainer.signals import requeue_if_due, stopping_when_asked
@@ -247,7 +248,8 @@ class Trainer(TrainerView):
             ckpt_path: Checkpoint to go on from: a path; "best", this trainer's best;
                 "last", the newest that a checkpoint callback keeps under that name, from
                 this or an earlier run (a fit without one begins anew); or "hpc", the one
-                that the end of a cluster's job left.
+                that the end of a cluster's job left. Without one, a fit that its job
+                (of SLURM or torchrun) has started again goes on from its own newest.
             weights_only: Accepted for compatibility; loading never runs code.
 
         Raises:
@@ -394,7 +396,7 @@ class Trainer(TrainerView):
         error: Exception | None = None
         with self.profiler.profile("save_checkpoint"):
             checkpoint = dump_checkpoint(self._run, bool(weights_only))
-            note_record(checkpoint, self._record_of(filepath))
+            note_record(checkpoint, record_of(self, filepath))
             try:
                 self.strategy.save_checkpoint(checkpoint, filepath, storage_options)
                 if self.state.status != "running":
@@ -408,19 +410,6 @@ class Trainer(TrainerView):
             except Exception as caught:
                 error = caught
         self.strategy.raise_together(error)
-
-    def _record_of(self, path: str | Path) -> dict[str, Any]:
-        records = (
-            callback.record_of(str(path)) for callback in self.checkpoint_callbacks
-        )
-        record = next((record for record in records if record), NO_RECORD)
-        if str(path) == self.interrupted_path:
-            record = {**NO_RECORD, "role": "interrupted"}
-        if self.strategy.is_parted and self.progress.is_inside_epoch:
-            record = {**record, "role": "partial"}
-        if self.job_marks:
-            record = {**record, "jobs": self.job_marks}
-        return {**record, "run": self.fit_id, "name": location.split(path)[1]}
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print from the first process, without disturbing the progress bar."""

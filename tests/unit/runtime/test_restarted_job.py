@@ -15,8 +15,10 @@ from small_runs import Small, loader, quiet, variant
 from lightgen_runtime.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightgen_runtime.io.store import read_manifest
 from lightgen_runtime.loggers import CSVLogger
-from lightgen_runtime.strategies import elastic
+from lightgen_runtime.strategies import SingleDeviceStrategy, elastic
 from lightgen_runtime.trainer import interruption
+from lightgen_runtime.trainer.interruption import begin_fit
+from lightgen_runtime.trainer.restarts import newest_of_job
 
 BATCHES = 4
 
@@ -143,6 +145,22 @@ def test_what_is_not_this_fits_is_not_taken(
     trainer = trainer_in(tmp_path)
     trainer.fit(change(monkeypatch, tmp_path), loader())
     assert trainer.ckpt_path is None
+
+
+def test_file_from_inside_an_epoch_is_for_as_many_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start("7", monkeypatch)
+    every = ModelCheckpoint(tmp_path, every_n_train_steps=2, save_top_k=-1)
+    kill(BATCHES + 3, quiet(max_epochs=3, enable_checkpointing=True, callbacks=[every]))
+    start("7", monkeypatch, restarts=1)
+    for processes, name in ((1, "epoch=1-step=6.ckpt"), (2, "epoch=0-step=4.ckpt")):
+        trainer = trainer_in(tmp_path)
+        begin_fit(trainer)
+        monkeypatch.setattr(SingleDeviceStrategy, "world_size", processes)
+        monkeypatch.setattr(type(trainer), "lightning_module", Small())
+        assert newest_of_job(trainer) == str(tmp_path / name)
+        interruption._fits.clear()
 
 
 def test_log_goes_on_in_its_folder(
