@@ -17,6 +17,7 @@ from lightgen import __version__, console
 from lightgen.commands import (
     adopt,
     ckpt,
+    cluster,
     doctor,
     export,
     history,
@@ -85,6 +86,11 @@ _regen_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 _regen_app.command("optimizer")(regen.regen_optimizer)
 app.command("new")(new.new)
 app.add_typer(_regen_app, name="regen", help="Write a block anew, keeping edits.")
+_cluster_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+_cluster_app.command("slurm")(cluster.slurm)
+_cluster_app.command("kubernetes")(cluster.kubernetes)
+_cluster_app.command("torchrun")(cluster.torchrun)
+app.add_typer(_cluster_app, name="cluster", help="Write job files, keeping edits.")
 app.command("adopt")(adopt.adopt_module)
 app.command("lr", context_settings=run.PASS_THROUGH)(lr.lr)
 app.command("status")(status.status)

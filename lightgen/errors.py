@@ -75,6 +75,10 @@ class OptimizerOptionError(UsageError):
     """An optimizer or schedule option cannot be read, or cannot work as written."""
 
 
+class JobOptionError(UsageError):
+    """An option of a job file is nothing that the scheduler would take."""
+
+
 class BlockNotFoundError(UsageError):
     """The file has no block that can be regenerated as asked."""
 

@@ -41,7 +41,7 @@ LIGHTGEN_LAYERS = [
     {"", "errors"},
     {"console"},
     {"project"},
-    {"rendering", "optim", "regen"},
+    {"rendering", "optim", "regen", "cluster"},
     {"blocks"},
     {"commands"},
     {"cli"},

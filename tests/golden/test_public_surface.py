@@ -21,6 +21,7 @@ VERBS = ["", "new", "train", "validate", "test", "predict", "export"]
 VERBS += [
     f"ckpt {verb}".strip() for verb in ("", "inspect", "verify", "diff", "convert")
 ]
+VERBS += [f"cluster {verb}".strip() for verb in ("", "slurm", "kubernetes", "torchrun")]
 VERBS += ["regen", "regen optimizer", "adopt", "optimizers", "lr"]
 VERBS += ["status", "doctor", "undo", "redo"]
 VERBS += [f"templates {verb}".strip() for verb in ("", "list", "show", "export")]
