@@ -185,7 +185,7 @@ def _tree(
         blocks={**state.blocks, _key(type(job)): record},
     )
     return {
-        job.file: TreeFile(after.encode(), job.executable),
+        job.file: TreeFile(after.encode()),
         base_path(job.file): TreeFile(content),
         STATE_PATH: TreeFile(state_json(state)),
     }

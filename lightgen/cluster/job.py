@@ -29,7 +29,6 @@ class Job(ABC):
 
     command: ClassVar[str]
     file: ClassVar[str]
-    executable: ClassVar[bool] = False
 
     @abstractmethod
     def text(self, package: str) -> str:

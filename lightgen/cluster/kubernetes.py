@@ -119,7 +119,7 @@ class KubernetesJob(Job):
         conf = f"read_timeout={MEET_WITHIN_S}"
         hosting = "is_host=$((JOB_COMPLETION_INDEX == 0)),"
         cpus = self.cpus_per_device * self.devices
-        requests = f'\n    requests:\n      cpu: "{cpus}"' if cpus else ""
+        requests = f'\n      requests:\n        cpu: "{cpus}"' if cpus else ""
         subdomain = f"subdomain: {values.as_yaml(name)}\nrestartPolicy: Never\n"
         return _POD.format(
             subdomain=subdomain if is_job else "",
@@ -134,8 +134,8 @@ class KubernetesJob(Job):
             conf=f'"{hosting}{conf}"' if is_job else conf,
             program=program(package, *program_options(self, goes_on=True)),
             devices=self.devices,
-            memory=f"\n      memory: {self.memory}" if self.memory else "",
-            requests=requests.replace("\n", "\n  "),
+            memory=f"\n        memory: {self.memory}" if self.memory else "",
+            requests=requests,
             size=self.shared_memory,
             claim=values.as_yaml(self.claim or f"{name}-runs"),
         )

@@ -49,7 +49,6 @@ class SlurmJob(Job):
 
     command = "slurm"
     file = "cluster/slurm.sh"
-    executable = True
 
     def check(self) -> None:
         """See `Job`."""

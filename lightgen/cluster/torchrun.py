@@ -28,7 +28,6 @@ class TorchrunJob(Job):
 
     command = "torchrun"
     file = "cluster/torchrun.sh"
-    executable = True
 
     def check(self) -> None:
         """See `Job`."""
