@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 from lightgen.cluster import values
 from lightgen.cluster.job import Job, program
-from lightgen.cluster.torchrun import MEET_WITHIN_S, launch_options, program_options
+from lightgen.cluster.torchrun import (
+    MEET_WITHIN_S,
+    STORE_OF_ITS_OWN,
+    launch_options,
+    program_options,
+)
 from lightgen.errors import JobOptionError, nearest
 
 KINDS = ("job", "pytorchjob")
@@ -128,6 +133,7 @@ class KubernetesJob(Job):
             image=values.as_yaml(self.image),
             workdir=self.workdir.rstrip("/"),
             shutdown=_SHUTDOWN_S,
+            store=STORE_OF_ITS_OWN,
             options=launch_options(self),
             name=name,
             rendezvous=rendezvous,
@@ -205,6 +211,9 @@ containers:
         value: src
       - name: TORCH_ELASTIC_SHUTDOWN_TIMEOUT
         value: "{shutdown}"
+      # Processes that start again are not to find the addresses of those before them.
+      - name: {store}
+        value: "1"
     command:
       - sh
       - -c

@@ -10,6 +10,12 @@ from lightgen.errors import JobOptionError
 
 MEET_WITHIN_S = 600
 """How long torchrun waits for the first machine; its default, a minute, is soon over."""
+STORE_OF_ITS_OWN = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""Set to 1, each start has a store of its own.
+
+torchrun's default keeps one store, in which processes that start again find the addresses
+of those before them, and fail or hang.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class TorchrunJob(Job):
             file=self.file,
             last=self.nodes - 1,
             setup="".join(f"{line}\n" for line in self.setup),
+            apart=_APART if self.restarts else "",
             options=launch_options(self),
             rendezvous=self.rendezvous or "localhost:29400",
             meet=MEET_WITHIN_S,
@@ -87,6 +94,10 @@ def program_options(job: Job, goes_on: bool) -> list[str]:
     return [*devices, *nodes, *(["--resume", "auto"] if goes_on else [])]
 
 
+_APART = f"""\
+# Processes that start again are not to find the addresses of those before them.
+export {STORE_OF_ITS_OWN}=1
+"""
 _TEXT = """\
 #!/bin/bash
 # Trains {package} on machines without a scheduler. On each of them:
@@ -105,7 +116,7 @@ is_host=$(($1 == 0))
 shift
 
 {setup}export PYTHONPATH="src${{PYTHONPATH:+:$PYTHONPATH}}"
-exec python -m torch.distributed.run \\
+{apart}exec python -m torch.distributed.run \\
   {options} \\
   --rdzv-backend c10d --rdzv-id {package} --rdzv-endpoint {rendezvous} \\
   --rdzv-conf "is_host=$is_host,read_timeout={meet}" \\

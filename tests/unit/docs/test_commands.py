@@ -1,0 +1,75 @@
+"""The commands that a page shows exist, and take the options that it gives them."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from lightgen.cli import app
+from lightgen.cluster.kubernetes import KubernetesJob
+from lightgen.cluster.slurm import SlurmJob
+from lightgen.cluster.torchrun import TorchrunJob
+from lightgen_runtime import Trainer
+
+ROOT = Path(__file__).parents[3]
+PAGES = ("docs/howto/scale.md",)
+# Settings of the project that `lightgen new mymodel --defaults` writes.
+PROJECT_SETTINGS = {"--model.lr", "--data.batch_size"}
+JOB_FILES = {job.file for job in (KubernetesJob, SlurmJob, TorchrunJob)}
+STARTERS = {"sbatch", "bash", "kubectl"}
+
+
+def commands() -> list[str]:
+    """Every line of the pages' code, without comments."""
+    found = []
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        lines = re.findall(r"^    (\S.*)$", text, re.MULTILINE)
+        found += [line.partition("  #")[0].strip() for line in lines]
+    return found
+
+
+def test_page_has_commands() -> None:
+    assert sum(command.startswith("lightgen ") for command in commands()) > 10
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_is_understood(command: str) -> None:
+    program, *words = shlex.split(command)
+    if program == "lightgen":
+        check_settings(parsed(words))
+    elif program in STARTERS:
+        assert JOB_FILES & set(words), command
+        check_settings(words)
+    else:
+        assert program == "cd"
+
+
+def parsed(words: list[str]) -> list[str]:
+    """Parse a command of lightgen's; return what it hands on to the program."""
+    command: Any = get_command(app)
+    while hasattr(command, "commands"):
+        command = command.commands[words[0]]
+        words = words[1:]
+    return list(command.make_context("lightgen", words).args)
+
+
+def check_settings(words: list[str]) -> None:
+    trainer = {f"--trainer.{name}" for name in inspect.signature(Trainer).parameters}
+    for word in words:
+        if word.startswith("--") and word != "--resume":
+            assert word in trainer | PROJECT_SETTINGS | launching(), word
+
+
+def launching() -> set[str]:
+    """Options of a launch, while `lightgen train` still hands them on."""
+    if importlib.util.find_spec("lightgen.commands.launching"):
+        return set()
+    return {"--devices", "--nodes", "--node-rank", "--rendezvous", "--restarts"}
