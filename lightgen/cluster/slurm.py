@@ -131,7 +131,7 @@ export MASTER_ADDR MASTER_PORT=$(({port} + SLURM_JOB_ID % {port}))
 # srun does not take this from sbatch.
 export SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK:-1}}"
 
-# A job that SLURM starts again goes on with its run.
+# A job that SLURM starts again goes on with its run by itself: its command stays the same.
 # shellcheck disable=SC2016
 srun --kill-on-bad-exit=0 --wait={wait} bash -c '
   export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID GROUP_RANK=$SLURM_NODEID
@@ -139,5 +139,5 @@ srun --kill-on-bad-exit=0 --wait={wait} bash -c '
   exec "$@"' task \\
   python {program} \\
   --trainer.devices "$SLURM_NTASKS_PER_NODE" --trainer.num_nodes "$SLURM_NNODES" \\
-  "$@" ${{SLURM_RESTART_COUNT:+--resume auto --ckpt_path null}}
+  "$@"
 """
