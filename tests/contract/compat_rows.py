@@ -50,6 +50,7 @@ NO_RULE = {
     "test_scheduler_state_that_replaces_a_method": "only the file shows it",
     "test_damaged_last_checkpoint": "only the file shows it, and the run warns",
     "test_fit_whose_checkpoints_cannot_be_saved": _DISK,
+    "test_fit_whose_metrics_cannot_be_written": _DISK,
     "test_list_of_checkpoints_beside_them": (
         "shows to those who read the folder themselves, and not where they ask for *.ckpt"
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,40 @@ def test_fit_whose_checkpoints_cannot_be_saved(namespace: str, tmp_path: Path) -
         assert trainer.current_epoch == 2
         with pytest.raises(OSError, match="gone"):
             trainer.save_checkpoint(folder / "mine.ckpt")
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["CSVLogger", "TensorBoardLogger"])
+def test_fit_whose_metrics_cannot_be_written(
+    namespace: str, kind: str, tmp_path: Path
+) -> None:
+    """The folder of the logger goes away for a while, as a disk of the network may."""
+    loggers = importlib.import_module(f"{namespace}.pytorch.loggers")
+    logger = getattr(loggers, kind)(tmp_path, "", "run")
+
+    def on_train_batch_start(self: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 2:
+            (tmp_path / "run").rename(tmp_path / "away")
+        if batch_idx == 4:
+            logger.save()
+            (tmp_path / "away").rename(tmp_path / "run")
+
+    def on_train_batch_end(self: Any, *_: Any) -> None:
+        self.log("number", float(self.global_step))
+        self.trainer.logger.save()
+
+    module = module_of(
+        namespace,
+        on_train_batch_start=on_train_batch_start,
+        on_train_batch_end=on_train_batch_end,
+    )
+    trainer = quiet_trainer(namespace, max_epochs=1, logger=logger, log_every_n_steps=1)
+    if namespace == REFERENCE:
+        with pytest.raises((OSError, ValueError)):
+            trainer.fit(module, data(12, 2), data(4))
+    else:
+        trainer.fit(module, data(12, 2), data(4))
+        assert trainer.state.status == "finished"
 
 
 @BOTH

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_disk import files_no_larger_than
 
 from lightgen_runtime.callbacks import ModelCheckpoint
 from lightgen_runtime.demos.boring_classes import BoringModel
@@ -28,19 +25,6 @@ IOS = {
     "file beside": lambda: AsyncCheckpointIO(TorchCheckpointIO()),
     "folder beside": lambda: AsyncCheckpointIO(DistributedCheckpointIO()),
 }
-
-
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """Have the system refuse to write more than so many bytes into any file."""
-    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, former)
 
 
 def checkpoint(value: float) -> dict[str, Any]:

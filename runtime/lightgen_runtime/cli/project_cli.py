@@ -70,6 +70,7 @@ from lightgen_runtime.utilities.exceptions import (
     SIGTERMException,
 )
 from lightgen_runtime.utilities.rank_zero import rank_zero_only
+from lightgen_runtime.utilities.refused_writes import RefusedWrites
 
 FAILED = 1
 USAGE = 2
@@ -124,6 +125,7 @@ class ProjectCLI(LightningCLI):
         self._weights: Path | None = None  # to begin with
         self._held: int | None = None  # the run's folder
         self._json_line = ""  # written last of all
+        self._refused_config = RefusedWrites()
         try:
             with warnings_as_lines():
                 super().__init__(*args, **kwargs)
@@ -311,8 +313,7 @@ class ProjectCLI(LightningCLI):
                 _say(f"beginning run {run.number} anew: it had no checkpoint yet")
                 run.forget_attempt()
             mark_with_job(run)
-            with atomic_write(run.folder / CONFIG) as stream:
-                stream.write(self._config_text().encode())
+            self._write_config(run)
         except BaseException:
             run.discard_start()
             raise
@@ -320,6 +321,15 @@ class ProjectCLI(LightningCLI):
         self._results = run.folder
         _say(f"run {run.number}: {run.folder.as_posix()}")
         return trainer
+
+    def _write_config(self, run: Run) -> None:
+        """Keep the resolved config; what the disk refuses is tried again at the end."""
+        path = run.folder / CONFIG
+        with (
+            self._refused_config.told(path, "It is tried again when the run ends."),
+            atomic_write(path) as stream,
+        ):
+            stream.write(self._config_text().encode())
 
     def _tell_of(self, resumption: Resumption) -> None:
         run, path = resumption.run, shown_path(resumption.checkpoint)
@@ -417,14 +427,17 @@ class ProjectCLI(LightningCLI):
             resumption.take_back()
             _say("nothing left to train: raise --trainer.max_epochs to go on")
         elif self._run is not None:
-            write_json(self._run.folder / SUMMARY, summary.as_json())
+            if self._refused_config.cause is not None:
+                self._write_config(self._run)
+            then = f"Run {self._run.number} will look as if it had been killed."
+            _write_result(self._run.folder / SUMMARY, summary, then)
         if (
             self._results is not None
             and self.subcommand != "fit"
             and status == "completed"
         ):
-            name = f"{self.subcommand}.json"
-            write_json(self._results / name, summary.as_json())
+            path = self._results / f"{self.subcommand}.json"
+            _write_result(path, summary, "The result is shown and not kept.")
         if status == "completed":
             _show(f"{result_table(summary)}\n")
         if self._own_config()["json"]:
@@ -461,6 +474,11 @@ class ProjectCLI(LightningCLI):
             _say(f"kept: {self._last_checkpoint}")
         if resumable:
             _say(f"resume: {_resuming_command(self._parser('fit').args)}")
+
+
+def _write_result(path: Path, summary: Summary, then: str) -> None:
+    with RefusedWrites().told(path, then):
+        write_json(path, summary.as_json())
 
 
 def _exit_code(error: LightgenRuntimeError) -> int:

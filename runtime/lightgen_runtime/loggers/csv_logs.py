@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,18 @@ from lightgen_runtime.loggers.hparams_text import as_dict, plain
 from lightgen_runtime.loggers.logger import Logger
 from lightgen_runtime.loggers.version_folder import claim_version
 from lightgen_runtime.utilities.atomic_write import atomic_write
-from lightgen_runtime.utilities.rank_zero import rank_zero_only, rank_zero_warn
+from lightgen_runtime.utilities.rank_zero import (
+    rank_zero_info,
+    rank_zero_only,
+    rank_zero_warn,
+)
+from lightgen_runtime.utilities.refused_writes import RefusedWrites
 
 METRICS_FILE = "metrics.csv"
 HPARAMS_FILE = "hparams.yaml"
+_ROWS_AT_ONCE = 1000  # so that a disk that is still full is not tried with all of them
+# Of rows that wait for the disk: some 10 MB of memory, and a part of each checkpoint.
+_MOST_WAITING_VALUES = 100_000
 
 
 class MetricsFile:
@@ -27,7 +38,11 @@ class MetricsFile:
 
     Columns are sorted. A metric that appears late gets its column by one atomic rewrite
     of the file; rows that are there already stay, also those of an earlier run. Only a
-    run that is resumed drops what came after its checkpoint.
+    run that is resumed drops what came after its checkpoint. Rows that the system refuses
+    to write stay buffered.
+
+    Attributes:
+        dropped: Rows that waited for the disk until there were too many.
     """
 
     def __init__(self, log_dir: str | Path) -> None:
@@ -37,6 +52,13 @@ class MetricsFile:
         self._next_step = 0
         self._count = 0
         self._digest = sha256()
+        self._torn_from: int | None = None  # a part of rows that could not be cut off
+        self.dropped = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many rows are not in the file yet."""
+        return len(self._rows)
 
     def log_metrics(
         self, metrics: Mapping[str, float | Tensor], step: int | None = None
@@ -51,22 +73,52 @@ class MetricsFile:
         self._next_step += 1
 
     def save(self) -> None:
-        """Write the buffered rows to the file."""
+        """Write the buffered rows to the file.
+
+        Raises:
+            OSError: The system refuses; the rows that are not in the file stay buffered.
+        """
         if not self._rows:
             return
         columns = self._adopted_columns()
+        if columns and not self.path.exists():  # nor the rows before: its disk is gone
+            raise FileNotFoundError(
+                errno.ENOENT, os.strerror(errno.ENOENT), str(self.path)
+            )
+        self._cut_torn()
         names = {name for row in self._rows for name in row}
         if not names <= set(columns):
             self._widen(sorted(names | set(columns)))
-        written = _as_csv(self._rows, self._adopted_columns())
-        self._append(written)
-        self._count_rows(csv.reader(written.decode("utf-8").splitlines()))
-        self._rows.clear()
+        while rows := self._rows[:_ROWS_AT_ONCE]:
+            written = _as_csv(rows, self._adopted_columns())
+            self._append(written)
+            self._count_rows(csv.reader(written.decode("utf-8").splitlines()))
+            del self._rows[: len(rows)]
+
+    def drop_oldest(self, most_values: int) -> int:
+        """Forget the oldest buffered rows until there are no more values than that.
+
+        Returns:
+            How many rows.
+        """
+        values = sum(map(len, self._rows))
+        number = 0
+        while values > most_values:
+            values -= len(self._rows[number])
+            number += 1
+        del self._rows[:number]
+        self.dropped += number
+        return number
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many rows the file has, and what tells them from other runs'."""
+        """Return how many rows the file has, and what tells them from other runs'.
+
+        Rows that wait for the disk are a part of it.
+        """
         columns = self._adopted_columns()
+        waiting = {"waiting": [dict(row) for row in self._rows]} if self._rows else {}
         return {
+            **waiting,
             "rows": self._count,
             "digest": self._digest.hexdigest(),
             "columns": columns,
@@ -75,7 +127,10 @@ class MetricsFile:
 
     def cut_back(self, state: Mapping[str, Any]) -> bool:
         """Drop the rows that came after those of a state; tell if it has those at all."""
+        waiting = list(state.get("waiting", []))
+        is_its_path = state["path"] == str(self.path.resolve())
         if not self.path.exists():
+            self._rows = waiting if is_its_path else []
             return True
         self._adopted_columns()
         with self.path.open(encoding="utf-8", newline="") as stream:
@@ -85,16 +140,30 @@ class MetricsFile:
         former = MetricsFile(self.path.parent)
         former._columns = columns
         former._count_rows(row.values() for row in rows)
-        same_place = bool(rows) or state["path"] == str(self.path.resolve())
+        same_place = bool(rows) or is_its_path
         if former.state_dict()["digest"] != state["digest"] or not same_place:
             return False
         if former._count < self._count or columns != self._columns:
-            header = dict(zip(columns, columns, strict=True))
-            with atomic_write(self.path) as replacement:
-                if header:
-                    replacement.write(_as_csv([header, *rows], columns))
-        vars(self).update(vars(former), path=self.path)
+            try:
+                header = dict(zip(columns, columns, strict=True))
+                with atomic_write(self.path) as replacement:
+                    if header:
+                        replacement.write(_as_csv([header, *rows], columns))
+            except OSError:  # no room for another file: columns without a value stay
+                former._columns = self._columns
+                os.truncate(self.path, self._end_of(former._count))
+        vars(self).update(vars(former), path=self.path, _rows=waiting)
         return True
+
+    def _end_of(self, rows: int) -> int:
+        """Return where the first so many rows end in the file, in bytes."""
+        with self.path.open(encoding="utf-8", newline="") as stream:
+            lines = csv.reader(stream)
+            for _ in range(rows + 1):  # the header
+                next(lines, None)
+            number = lines.line_num
+        with self.path.open("rb") as content:
+            return sum(len(content.readline()) for _ in range(number))
 
     def _count_rows(self, rows: Iterable[Iterable[str]]) -> None:
         """Take rows into the digest, which does not depend on columns without a value."""
@@ -138,15 +207,25 @@ class MetricsFile:
 
     def _append(self, lines: bytes) -> None:
         """Add `lines` to the file, or none of them if the disk refuses."""
-        with self.path.open("ab", buffering=0) as stream:
-            end = stream.tell()
-            try:
-                written = stream.write(lines)
-                if written != len(lines):
-                    raise OSError(f"`{self.path}`: only part of the rows was written")
-            except OSError:
-                stream.truncate(end)
-                raise
+        stream = self.path.open("ab", buffering=0)
+        self._torn_from = stream.tell()
+        try:
+            # What network disks refuse, some say only when the file is closed.
+            with stream:
+                rest = memoryview(lines)
+                while rest:
+                    rest = rest[stream.write(rest) :]
+        except OSError:
+            with suppress(OSError):
+                self._cut_torn()
+            raise
+        self._torn_from = None
+
+    def _cut_torn(self) -> None:
+        """Remove what a failed write has left behind the last whole row."""
+        if self._torn_from is not None:
+            os.truncate(self.path, self._torn_from)
+            self._torn_from = None
 
 
 def _as_csv(rows: Sequence[Mapping[str, Any]], columns: list[str]) -> bytes:
@@ -166,6 +245,10 @@ class CSVLogger(Logger):
             there already.
         prefix: Put before each metric's name, with a dash.
         flush_logs_every_n_steps: Rows are buffered up to every so many steps.
+
+    Compat: A disk that is full, gone or not writable is a warning and ends nothing. Rows
+    wait for it, also in checkpoints, and are tried again at each flush; of more than
+    100,000 values the oldest rows are dropped. The end of the fit says what is lost.
     """
 
     LOGGER_JOIN_CHAR = "-"
@@ -184,7 +267,10 @@ class CSVLogger(Logger):
         self._prefix = prefix
         self._flush_every_n_steps = flush_logs_every_n_steps
         self._metrics_file: MetricsFile | None = None
+        self._refused_rows = RefusedWrites()
         self._hparams: dict[str, Any] = {}
+        self._hparams_wait = False
+        self._refused_hparams = RefusedWrites()
 
     @property
     def name(self) -> str:
@@ -247,17 +333,55 @@ class CSVLogger(Logger):
         """Add `params` to hparams.yaml, what is not plain data as its text."""
         if rank_zero_only.rank != 0 or params is None:
             return
+        self._hparams.update(as_dict(params))
+        self._hparams_wait = True
+        self._save_hparams()
+
+    def _save_hparams(self) -> None:
         import yaml
 
-        self._hparams.update(as_dict(params))
-        with atomic_write(Path(self.log_dir) / HPARAMS_FILE) as stream:
-            text = yaml.safe_dump(plain(self._hparams), sort_keys=False)
-            stream.write(text.encode("utf-8"))
+        path = Path(self.log_dir) / HPARAMS_FILE
+        with self._refused_hparams.told(path, "It is tried again with the metrics."):
+            with atomic_write(path) as stream:
+                text = yaml.safe_dump(plain(self._hparams), sort_keys=False)
+                stream.write(text.encode("utf-8"))
+            self._hparams_wait = False
 
     def save(self) -> None:
-        """Write the buffered rows."""
-        if rank_zero_only.rank == 0:
-            self.experiment.save()
+        """Write the buffered rows; those that the disk refuses go on waiting."""
+        if rank_zero_only.rank != 0:
+            return
+        if self._hparams_wait:
+            self._save_hparams()
+        file, refused = self.experiment, self._refused_rows
+        waited = refused.cause is not None
+        with refused.told(
+            file.path,
+            "The fit goes on; its rows of metrics wait, and each flush tries again.",
+        ):
+            file.save()
+        if refused.cause is None:
+            if waited:
+                rank_zero_info(f"`{file.path}`: the rows that had to wait are written.")
+        elif file.drop_oldest(_MOST_WAITING_VALUES) == file.dropped > 0:
+            rank_zero_warn(
+                f"More than {_MOST_WAITING_VALUES:,} values wait for `{file.path}`: "
+                "from now on the oldest rows are dropped."
+            )
+
+    def finalize(self, status: str) -> None:
+        """Write the buffered rows, and say how many cannot be written."""
+        self.save()
+        if rank_zero_only.rank != 0 or self._refused_rows.cause is None:
+            return
+        file = self.experiment
+        lost = f"{_rows(file.waiting)} of metrics cannot be written"
+        if file.dropped:
+            lost += f" and {_rows(file.dropped)} have been dropped"
+        rank_zero_warn(
+            f"{lost}: {self._refused_rows.cause}. They are missing in `{file.path}`; as "
+            "long as this program runs, `logger.save()` tries again."
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far the file has come."""
@@ -265,8 +389,14 @@ class CSVLogger(Logger):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Cut rows off that came after the checkpoint; in a new folder there are none."""
-        if not self.experiment.cut_back(state):
-            rank_zero_warn(
-                f"`{self.experiment.path}` does not hold the rows of the run that is "
-                "resumed: the new ones are added behind those that are there"
-            )
+        path = self.experiment.path
+        with self._refused_rows.told(path, "Rows behind the checkpoint come twice."):
+            if not self.experiment.cut_back(state):
+                rank_zero_warn(
+                    f"`{path}` does not hold the rows of the run that is resumed: the new "
+                    "ones are added behind those that are there"
+                )
+
+
+def _rows(number: int) -> str:
+    return "1 row" if number == 1 else f"{number:,} rows"

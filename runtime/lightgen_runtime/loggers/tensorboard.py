@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from lightgen_runtime.loggers.event_file import EventFile
 from lightgen_runtime.loggers.hparams_text import as_dict, flattened, plain
 from lightgen_runtime.loggers.logger import Logger, rank_zero_experiment
 from lightgen_runtime.loggers.version_folder import claim_version
 from lightgen_runtime.utilities.atomic_write import atomic_write
 from lightgen_runtime.utilities.imports import import_extra
 from lightgen_runtime.utilities.move_data import move_data_to_device
-from lightgen_runtime.utilities.rank_zero import rank_zero_only, rank_zero_warn
+from lightgen_runtime.utilities.rank_zero import (
+    rank_zero_info,
+    rank_zero_only,
+    rank_zero_warn,
+)
+from lightgen_runtime.utilities.refused_writes import RefusedWrites
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -39,6 +45,10 @@ class TensorBoardLogger(Logger):
 
     Raises:
         MissingDependencyError: The package `tensorboard` is not installed.
+
+    Compat: A disk that fills up during a fit, is gone or not writable is a warning and
+    ends nothing. Records wait for it, also in checkpoints, and are tried again at each
+    flush; beyond 10 MB the oldest are dropped. The end of the fit says what is lost.
     """
 
     LOGGER_JOIN_CHAR = "-"
@@ -69,6 +79,10 @@ class TensorBoardLogger(Logger):
         self._sub_dir = None if sub_dir is None else os.fspath(sub_dir)
         self._kwargs = kwargs
         self._experiment: SummaryWriter | None = None
+        self._files: list[EventFile] = []
+        self._refused = RefusedWrites()
+        self._refused_hparams = RefusedWrites()
+        self._has_hparams_file = False
         self.hparams: dict[str, Any] = {}
 
     @property
@@ -116,8 +130,15 @@ class TensorBoardLogger(Logger):
         if self._experiment is None:
             from torch.utils.tensorboard.writer import SummaryWriter
 
-            self._experiment = SummaryWriter(log_dir=self.log_dir, **self._kwargs)
+            writer: Any = SummaryWriter(log_dir=self.log_dir, **self._kwargs)
+            self._watch(writer._get_file_writer())
+            self._experiment = writer
         return self._experiment
+
+    def _watch(self, file_writer: Any) -> None:
+        file = EventFile.below(file_writer.event_writer)
+        if file is not None:
+            self._files.append(file)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -132,7 +153,7 @@ class TensorBoardLogger(Logger):
                 f"{self._prefix}{self.LOGGER_JOIN_CHAR}{name}" if self._prefix else name
             )
             if isinstance(value, Mapping):
-                self.experiment.add_scalars(key, value, step)
+                self._log_together(key, value, step)
                 continue
             try:
                 number = value.item() if isinstance(value, Tensor) else value
@@ -142,6 +163,16 @@ class TensorBoardLogger(Logger):
                     f"`TensorBoardLogger` cannot record {name!r}={value!r}: a number, a "
                     "1-element tensor or a mapping of such is needed"
                 ) from error
+
+    def _log_together(
+        self, key: str, values: Mapping[str, Any], step: int | None
+    ) -> None:
+        """Record scalars of one chart, each in an event file of its own."""
+        writer = self.experiment
+        known = set(writer.all_writers)
+        writer.add_scalars(key, values, step)
+        for name in writer.all_writers.keys() - known:
+            self._watch(writer.all_writers[name])
 
     @rank_zero_only
     def log_hyperparams(
@@ -202,28 +233,59 @@ class TensorBoardLogger(Logger):
     @rank_zero_only
     def save(self) -> None:
         """Write what is buffered, and the hyperparameters beside it once."""
-        self.experiment.flush()
+        waited = self._refused.cause is not None
+        with self._refused.told(
+            self.log_dir,
+            "The fit goes on; what is logged waits, and each flush tries again.",
+        ):
+            self.experiment.flush()
+            for file in self._files:
+                if file.refused is not None:
+                    raise file.refused
+        if waited and self._refused.cause is None:
+            rank_zero_info(f"`{self.log_dir}`: what had to wait is written.")
         path = Path(self.log_dir) / self.NAME_HPARAMS_FILE
-        if path.exists():
+        # Known, and not looked up: with its disk the folder goes, and would be made anew.
+        self._has_hparams_file = self._has_hparams_file or path.exists()
+        if self._has_hparams_file:
             return
         import yaml
 
-        with atomic_write(path) as stream:
+        with (
+            self._refused_hparams.told(path, "It is tried again at each flush."),
+            atomic_write(path) as stream,
+        ):
             text = yaml.safe_dump(plain(self.hparams), sort_keys=False)
             stream.write(text.encode("utf-8"))
+        self._has_hparams_file = self._refused_hparams.cause is None
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is buffered and close the file."""
+        """Write what is buffered and close the file; say what cannot be written."""
         if self._experiment is None:
             return
         self.save()
         self._experiment.close()
+        lost = sum(file.waiting + file.dropped for file in self._files)
+        if lost:
+            rank_zero_warn(
+                f"{lost:,} records of TensorBoard cannot be written and are lost: "
+                f"{self._refused.cause}. They are missing in `{self.log_dir}`."
+            )
+        self._experiment = None  # a closed one would begin a file that nobody watches
+        self._files.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how long each event file is."""
+        """Return how long each event file is, and what waits for the disk."""
         folder = Path(self.log_dir)
-        return {"files": {name: size for name, (_, size) in _events(folder).items()}}
+        files = {name: size for name, (_, size) in _events(folder).items()}
+        waiting = {}
+        for file in self._files:
+            name = Path(file.path).relative_to(folder).as_posix()
+            files[name] = file.size
+            if file.waiting:
+                waiting[name] = file.waiting_bytes()
+        return {"files": files, **({"waiting": waiting} if waiting else {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Cut off event files what came after the checkpoint.
@@ -235,6 +297,7 @@ class TensorBoardLogger(Logger):
         if self._experiment is not None:
             self._experiment.close()
             self._experiment = None
+            self._files.clear()
         found = _events(Path(self.log_dir))
         # Their names tell the process and its machine, so these are of the same run.
         if not files.keys() & found.keys():
@@ -244,9 +307,17 @@ class TensorBoardLogger(Logger):
                 path.unlink()
             elif size > files[name]:
                 os.truncate(path, files[name])
+        for name, records in state.get("waiting", {}).items():
+            if name in found:
+                path = found[name][0]
+                with (
+                    self._refused.told(path, "It lacks what had to wait."),
+                    path.open("ab") as stream,
+                ):
+                    stream.write(records)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_experiment": None}
+        return {**self.__dict__, "_experiment": None, "_files": []}
 
 
 def _expanded(folder: str) -> str:
