@@ -62,7 +62,7 @@ soak: .venv/.installed ## the drawn tests, many times longer: about an hour
 	LIGHTGEN_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) --timeout 3000 tests/fault \
 	    tests/distributed/test_restarts.py
 
-bench: .venv/.installed ## start-up, steps and checkpoints beside the peers, memory: writes docs/benchmarks.md
+bench: .venv/.installed ## start-up, steps, two processes and checkpoints beside the peers, memory: writes docs/benchmarks.md
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/page.py

@@ -17,6 +17,7 @@ from typing import Any
 
 import checkpoint
 import choices
+import ddp
 import memory
 import step_overhead
 from choices import Comparison
@@ -106,6 +107,7 @@ def main() -> None:
     rows = step_overhead.measure(rounds, show=step_overhead.show)
     single, whole = choices.measure(quick, choices.show)
     checkpoints = checkpoint.measure(quick, choices.show)
+    processes, started = ddp.measure(quick, choices.show)
 
     names = [OURS, *(n for n in rows[0].cells if n not in (BY_HAND, OURS))]
     page = (FOLDER / "page.md").read_text(encoding="utf-8")
@@ -120,6 +122,8 @@ def main() -> None:
         single=comparisons(single),
         whole=comparisons(whole),
         checkpoints=comparisons(checkpoints),
+        processes=comparisons(processes),
+        started=comparisons([started]),
         copies=table([e.name, f"{e.copies:.2f}"] for e in checkpoint.memory(quick)),
         steps=held.steps,
         first=held.resident[0],

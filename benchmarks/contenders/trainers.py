@@ -44,7 +44,13 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def run(namespace: Any, workload: Workload, variant: Variant, batches: Batches) -> Ran:
+def run(
+    namespace: Any,
+    workload: Workload,
+    variant: Variant,
+    batches: Batches,
+    **flags: Any,
+) -> Ran:
     """Time one epoch of `Trainer.fit`, from its first hook to its last.
 
     Args:
@@ -52,6 +58,7 @@ def run(namespace: Any, workload: Workload, variant: Variant, batches: Batches) 
         workload: What to train.
         variant: What to do beside it.
         batches: The epoch.
+        flags: More of the Trainer's.
     """
     module = (gan if workload is GAN else classifier)(namespace, workload, variant)
     clock = clock_of(namespace)
@@ -69,6 +76,7 @@ def run(namespace: Any, workload: Workload, variant: Variant, batches: Batches) 
             accumulate_grad_batches=variant.accumulate,
             gradient_clip_val=variant.clip,
             default_root_dir=folder,
+            **flags,
         )
         trainer.fit(module, batches)
     return Ran(clock.ended - clock.started, flat(module), rows.kept)
