@@ -127,6 +127,7 @@ def test_stream_of_the_tqdm_bar(
 def test_resume_with_a_finder(name: str, namespace: str, tmp_path: Path) -> None:
     arguments = {"LearningRateFinder": {"num_training_steps": 14}}
     epochs: list[int] = []
+    steps: list[int] = []  # of trials too
 
     def fit(max_epochs: int, resume: Path | None = None) -> Any:
         callbacks = callbacks_of(namespace)
@@ -142,17 +143,30 @@ def test_resume_with_a_finder(name: str, namespace: str, tmp_path: Path) -> None
             callbacks=[finder, look],
             default_root_dir=tmp_path,
         )
-        module = build(namespace, configure_optimizers=sgd)
+        module = build(
+            namespace,
+            configure_optimizers=sgd,
+            on_train_batch_start=lambda self, *_: steps.append(self.global_step),
+        )
         module.lr, module.batch_size = 0.1, 2
         module.train_dataloader = lambda: data(32, module.batch_size)
         module.val_dataloader = lambda: data(4)
         trainer.fit(module, ckpt_path=resume)
         return trainer
 
-    fit(1).save_checkpoint(tmp_path / "a.ckpt")
+    first = fit(1)
+    first.save_checkpoint(tmp_path / "a.ckpt")
+    size = first.lightning_module.batch_size
     epochs.clear()
-    fit(2, tmp_path / "a.ckpt")
+    steps.clear()
+    resumed = fit(2, tmp_path / "a.ckpt").lightning_module
     assert epochs[-2:] == ([1] if namespace == OURS else [0, 1])
+    if namespace == OURS:
+        assert len(steps) == 32 / size  # of the second epoch, and no others
+        assert resumed.lr == first.lightning_module.lr
+        assert resumed.batch_size == size
+    else:
+        assert len(steps) > 32 / size
 
 
 def test_resume_with_spike_detection(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.core.tunable import find_tunable, get_tunable, set_tunable
@@ -25,7 +25,7 @@ class BatchSizeFinder(Callback):
     loaders must come from the module or datamodule, which read the size from an attribute.
 
     Compat: every size is tried before it is returned, none beyond `max_val`; Lightning
-    returns some untried.
+    returns some untried. A fit that is resumed keeps the size that was found.
 
     Args:
         mode: "power" doubles; "binsearch" then halves the distance between the largest
@@ -72,6 +72,15 @@ class BatchSizeFinder(Callback):
         self._margin = margin
         self._max_val = max_val
         self._early_exit = False
+        self._kept: int | None = None  # of the fit that is resumed
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the size that was found."""
+        return {"batch_size": self.optimal_batch_size}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the size that was found before the checkpoint."""
+        self._kept = state_dict.get("batch_size")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot be tuned before anything runs."""
@@ -90,7 +99,14 @@ class BatchSizeFinder(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the size for fitting; override to do so at other moments."""
-        self.scale_batch_size(trainer, pl_module)
+        if trainer.ckpt_path is None or self._kept is None:
+            self.scale_batch_size(trainer, pl_module)
+            return
+        self.optimal_batch_size = self._kept
+        set_tunable(pl_module, trainer.datamodule, self._batch_arg_name, self._kept)
+        rank_zero_info(
+            f"The batch size finder does not run: a resumed fit keeps its {self._kept}."
+        )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the size for `trainer.validate`."""

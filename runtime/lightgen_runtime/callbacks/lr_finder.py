@@ -127,6 +127,9 @@ class LearningRateFinder(Callback):
 
     Raises:
         ValueError: `mode` is neither.
+
+    Compat: a fit that is resumed keeps the rate of its checkpoint, and the attribute gets
+    what was found then; no test is run again.
     """
 
     SUPPORTED_MODES = MODES
@@ -155,10 +158,26 @@ class LearningRateFinder(Callback):
         self._attr_name = attr_name
         self._early_exit = False
         self.optimal_lr: _LRFinder | None = None
+        self._found: dict[str, Any] = {}  # name and value that were set
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was found and set."""
+        return dict(self._found)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what was found before the checkpoint."""
+        self._found = dict(state_dict)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the test; override to run it at other moments."""
-        self.lr_find(trainer, pl_module)
+        if trainer.ckpt_path is None:
+            self.lr_find(trainer, pl_module)
+            return
+        if self._found:
+            set_tunable(pl_module, trainer.datamodule, **self._found)
+        rank_zero_info(
+            "The learning rate finder does not run: a resumed fit keeps its rate."
+        )
 
     def lr_find(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the test now and keep what it found in `optimal_lr`.
@@ -196,7 +215,8 @@ class LearningRateFinder(Callback):
         found.results = trainer.strategy.broadcast(found.results)
         lr = found.suggestion() if self._update_attr else None
         if lr is not None:
-            set_tunable(pl_module, trainer.datamodule, name, lr)
+            self._found = {"name": name, "value": lr}
+            set_tunable(pl_module, trainer.datamodule, **self._found)
             for group in _only(trial.optimizers).param_groups:
                 group["lr"] = lr
             rank_zero_info(f"Learning rate set to {lr}")

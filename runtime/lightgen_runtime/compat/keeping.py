@@ -56,8 +56,9 @@ RESUMING = (
     ),
     Behaviour(
         ("callbacks.LearningRateFinder", "callbacks.BatchSizeFinder"),
-        "a resumed fit goes on where its file was written; with Lightning, the finder "
-        "makes it begin anew at epoch 0",
+        "a resumed fit goes on where its file was written, with the rate or size that was "
+        "found then, and searches nothing again; with Lightning, the finder makes it begin "
+        "anew at epoch 0",
         rows=("test_resume_with_a_finder",),
         only_with=(RESUMED,),
     ),
