@@ -235,6 +235,10 @@ CONCERNED = [
         "test_unfrozen_backbone_after_a_resume",
         "from lightning.pytorch.callbacks import BackboneFinetuning\n" + _RESUMED,
     ),
+    (
+        "test_masks_after_a_resume",
+        "from lightning.pytorch.callbacks import ModelPruning\n" + _RESUMED,
+    ),
     *(
         (
             "test_resume_with_a_finder",
@@ -484,6 +488,10 @@ NOT_CONCERNED = [
     (
         "test_unfrozen_backbone_after_a_resume",
         "from lightning.pytorch.callbacks import BackboneFinetuning",
+    ),
+    (
+        "test_masks_after_a_resume",
+        "from lightning.pytorch.callbacks import ModelPruning",
     ),
     (
         "test_resume_with_a_finder",

@@ -22,6 +22,7 @@ FAULTS = {
     "BaseFinetuning": "test_unfrozen_backbone_after_a_resume",
     "BatchSizeFinder": "test_resume_with_a_finder",
     "LearningRateFinder": "test_resume_with_a_finder",
+    "ModelPruning": "test_masks_after_a_resume",
     "SpikeDetection": "test_resume_with_spike_detection",
 }
 # Values that a loaded state need not have.

@@ -72,6 +72,7 @@ class KeptFiles(Checkpoint):
         self._displaced: list[str] = []  # to be removed once another is written
         self._redone: set[str] = set()  # own files from behind where the fit goes on
         self._failed_saves: list[str] = []
+        self._causes: dict[str, None] = {}  # of these, each once
         # Files that may still be being written, and what was true before them.
         self._unsettled: list[tuple[str, dict[str, Any]]] = []
         self._last_global_step_saved = 0
@@ -300,6 +301,7 @@ class KeptFiles(Checkpoint):
 
     def _warn_of_failure(self, trainer: Trainer, error: CheckpointWriteError) -> None:
         self._failed_saves.append(error.path)
+        self._causes[error.cause] = None
         rank_zero_warn(f"Step {trainer.global_step}: {error.as_warning()}")
 
     def teardown(
@@ -310,8 +312,9 @@ class KeptFiles(Checkpoint):
             self._settle(trainer)
         if stage == "fit" and (failed := self._failed_saves):
             rank_zero_warn(
-                f"{len(failed)} time(s) this fit could not save a checkpoint in "
-                f"`{self.dirpath}`, the last time `{failed[-1]}`; warnings above say why."
+                f"This fit could not save {len(failed)} "
+                f"checkpoint{'s' * (len(failed) > 1)} in `{self.dirpath}`, the last of them "
+                f"`{failed[-1]}`: {'; '.join(self._causes) or 'warnings above say why'}."
             )
 
     def _remove(self, trainer: Trainer, displaced: list[str]) -> None:

@@ -177,6 +177,7 @@ class ModelCheckpoint(KeptFiles):
         self._has_validated = False
         self._waits_for_metric = False
         self._failed_saves = []
+        self._causes = {}
         self._last_path_saved = ""
         self._displaced, self._redone, self._unsettled = [], set(), []
         if trainer.is_global_zero and not location.is_remote(self.dirpath):

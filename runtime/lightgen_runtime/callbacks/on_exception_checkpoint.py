@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.callbacks.checkpoint import Checkpoint
 from lightgen_runtime.io import location
+from lightgen_runtime.io.store import EXTENSION
 from lightgen_runtime.utilities.exceptions import (
     CheckpointWriteError,
     MisconfigurationException,
@@ -41,7 +42,7 @@ class OnExceptionCheckpoint(Checkpoint):
         'runs/on_exception.ckpt'
     """
 
-    FILE_EXTENSION = ".ckpt"
+    FILE_EXTENSION = EXTENSION
 
     def __init__(
         self, dirpath: str | os.PathLike[str], filename: str = "on_exception"

@@ -59,6 +59,9 @@ class ModelPruning(Callback):
         MisconfigurationException: At construction for arguments that are not accepted;
             at the start of a run for parameters that the model does not have.
 
+    Compat: a fit that is resumed goes on with the masks of its checkpoint, and with the
+    beginnings of the first fit.
+
     Source: Frankle and Carbin, The Lottery Ticket Hypothesis, 2019 (arXiv:1803.03635).
     """
 
@@ -103,6 +106,9 @@ class ModelPruning(Callback):
         self._verbose = verbose
         self._prune_on_train_epoch_end = prune_on_train_epoch_end
         self._first_layers: dict[nn.Module, nn.Module] = {}  # as they began
+        # By number of the parameter: mask, and what it hides of the trained values.
+        self._masks: dict[int, tuple[Tensor, Tensor]] = {}
+        self._is_permanent = False
         self._method_arguments: dict[str, Any] = {}
         self.amount = amount
         self.pruning_fn = self._chosen_method(pruning_fn, pruning_dim, pruning_norm)
@@ -149,6 +155,7 @@ class ModelPruning(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the parameters, and keep how they begin."""
+        self._masks, self._is_permanent = {}, False
         chosen = self.sanitize_parameters_to_prune(
             pl_module, self._parameters_to_prune, self._parameter_names
         )
@@ -230,7 +237,45 @@ class ModelPruning(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave plain parameters with zeros in them."""
         if self._make_pruning_permanent:
+            self._masks, self._is_permanent = self._current_masks(), True
             self.make_pruning_permanent(pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return masks, what they hide, and how the parameters began."""
+        masks = self._masks if self._is_permanent else self._current_masks()
+        began = {
+            number: getattr(self._first_layers[layer], name).detach().cpu()
+            for number, (layer, name) in enumerate(self._parameters_to_prune)
+            if layer in self._first_layers
+        }
+        return {"masks": masks, "began": began} if masks else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them back; the masks are put on when the optimizers are made."""
+        self._masks = state_dict.get("masks", {})
+        for number, began in state_dict.get("began", {}).items():
+            layer, name = self._parameters_to_prune[number]
+            if layer in self._first_layers:
+                first = getattr(self._first_layers[layer], name)
+                first.data = began.to(first.device, first.dtype)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the masks of a checkpoint."""
+        for number, (mask, hidden) in self._masks.items():
+            layer, name = self._parameters_to_prune[number]
+            parameter = getattr(layer, name)
+            mask = mask.to(parameter.device)
+            parameter.data[mask == 0] = hidden.to(parameter.device, parameter.dtype)
+            prune.custom_from_mask(layer, name, mask)  # type: ignore[no-untyped-call]
+
+    def _current_masks(self) -> dict[int, tuple[Tensor, Tensor]]:
+        masks = {}
+        for number, (layer, name) in enumerate(self._parameters_to_prune):
+            mask = getattr(layer, f"{name}_mask", None)
+            if mask is not None:
+                hidden = getattr(layer, f"{name}_orig").detach()[mask == 0]
+                masks[number] = (mask.cpu(), hidden.cpu())
+        return masks
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -55,6 +55,13 @@ RESUMING = (
         only_with=(RESUMED,),
     ),
     Behaviour(
+        ("callbacks.ModelPruning",),
+        "a resumed fit goes on with the masks of its file; with Lightning, what was pruned "
+        "trains again",
+        rows=("test_masks_after_a_resume",),
+        only_with=(RESUMED,),
+    ),
+    Behaviour(
         ("callbacks.LearningRateFinder", "callbacks.BatchSizeFinder"),
         "a resumed fit goes on where its file was written, with the rate or size that was "
         "found then, and searches nothing again; with Lightning, the finder makes it begin "

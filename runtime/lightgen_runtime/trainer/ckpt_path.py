@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -199,8 +200,7 @@ def _resumable(paths: list[str]) -> list[str]:
     """Leave out what one of several processes wrote inside an epoch."""
     kept = []
     for path in filter(None, paths):
-        folder, name = location.split(path)
-        if read_manifest(folder).get(name, {}).get("role") != "partial":
+        if _entry(path).get("role") != "partial":
             kept.append(path)
     return kept
 
@@ -257,8 +257,25 @@ def has_left_state(trainer: Trainer) -> bool:
 
 
 def _newest(paths: list[str]) -> str | None:
+    """Return the file written last, or of its fit the one of the last step.
+
+    Copying a run's folder leaves its files in any order of time.
+    """
     there = [path for path in paths if path and location.exists(path)]
-    return max(there, key=location.modified_at, default=None)
+    newest = max(there, key=location.modified_at, default=None)
+    entries = {path: _entry(path) for path in there}
+    run = None if newest is None else entries[newest].get("run")
+    if run is None:
+        return newest
+    of_run = [path for path in there if entries[path].get("run") == run]
+    return max(
+        of_run, key=lambda p: (entries[p].get("step") or 0, location.modified_at(p))
+    )
+
+
+def _entry(path: str) -> Mapping[str, Any]:
+    folder, name = location.split(path)
+    return read_manifest(folder).get(name, {})
 
 
 def _folder(callback: ModelCheckpoint, trainer: Trainer) -> str:

@@ -167,7 +167,7 @@ def test_full_disk_is_a_warning_and_the_fit_goes_on(tmp_path: Path) -> None:
     ) as told:
         trainer = fit_saving_each_epoch(AsyncCheckpointIO(Full()), tmp_path)
     assert [f"epoch={n}" in str(told[n - 1].message) for n in (1, 2, 3)] == [True] * 3
-    assert "3 time(s) this fit could not save" in str(told[3].message)
+    assert "This fit could not save 3 checkpoints" in str(told[3].message)
     assert trainer.current_epoch == 4
     assert [path.name for path in tmp_path.glob("*.ckpt")] == ["epoch=0-step=4.ckpt"]
     callback = trainer.checkpoint_callback
@@ -226,10 +226,12 @@ def test_failed_write_counts_as_if_it_had_not_been_beside(
     assert there == [*paths[-2:], *([last] if last else [])]
     if last:
         assert torch.load(last, weights_only=True)["epoch"] == good[-1]
-    assert "time(s) this fit could not save" in str(told[-1].message)
+    assert "This fit could not save" in str(told[-1].message)
     if save_last is True:
         assert len(told) == 2 * len(epochs) + 1
-        assert str(told[-1].message).startswith(f"{2 * len(epochs)} time(s)")
+        assert str(told[-1].message).startswith(
+            f"This fit could not save {2 * len(epochs)} checkpoints"
+        )
 
 
 def test_two_callbacks_do_not_take_the_same_name(tmp_path: Path) -> None:

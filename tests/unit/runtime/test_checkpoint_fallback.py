@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 from small_runs import Small, loader, quiet, variant
 
 from lightgen_runtime import Trainer
-from lightgen_runtime.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightgen_runtime.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint
+from lightgen_runtime.demos.boring_classes import BoringModel
 from lightgen_runtime.io import TorchCheckpointIO
 from lightgen_runtime.utilities.exceptions import (
     CheckpointFormatError,
@@ -161,3 +163,32 @@ def test_what_an_exception_left_gives_way_too(folder: Path) -> None:
 def test_missing_path_is_no_matter_of_damage(folder: Path) -> None:
     with pytest.raises(CheckpointNotFoundError, match=r"No checkpoint at.*none\.ckpt"):
         keeping(folder).fit(Small(), loader(), ckpt_path=folder / "none.ckpt")
+
+
+def test_last_of_a_copied_folder_is_that_of_the_last_step(tmp_path: Path) -> None:
+    """Copying gives files any order of time; another fit's newer file is the newest."""
+
+    class SaveEarly(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            if trainer.global_step == 1:
+                trainer.save_checkpoint(tmp_path / "last-early.ckpt")
+
+    def fit(steps: int, **arguments: Any) -> Trainer:
+        trainer = Trainer(
+            accelerator="cpu",
+            max_steps=steps,
+            limit_val_batches=0,
+            callbacks=[ModelCheckpoint(tmp_path, save_last=True), SaveEarly()],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(BoringModel(), **arguments)
+        return trainer
+
+    fit(4)
+    os.utime(tmp_path / "last-early.ckpt", (2e9, 2e9))
+    assert fit(5, ckpt_path="last").ckpt_path == str(tmp_path / "last.ckpt")
+    fit(2)
+    os.utime(tmp_path / "last-v1.ckpt", (3e9, 3e9))
+    assert fit(6, ckpt_path="last").ckpt_path == str(tmp_path / "last-v1.ckpt")

@@ -84,7 +84,7 @@ def test_failed_saves_are_said_and_the_next_ones_count(
     assert f"Step {failing[0]}: " in said[0]
     assert os.strerror(code) in said[0]
     assert "The fit goes on" in said[0]
-    assert f"{2 * len(failing)} time(s) this fit could not save" in said[-1]
+    assert f"This fit could not save {2 * len(failing)} checkpoints" in said[-1]
     assert len(said) == 2 * len(failing) + 1
     scores = {4 * n + 4: s for n, s in enumerate(SCORES) if 4 * n + 4 not in failing}
     best = sorted(scores, key=scores.__getitem__)[:2]
@@ -98,7 +98,7 @@ def test_failed_saves_are_said_and_the_next_ones_count(
 
 def test_nothing_can_be_saved_at_all(tmp_path: Path) -> None:
     callback = ModelCheckpoint(tmp_path / "c", monitor="score", save_last=True)
-    with warned("9 time(s) this fit could not save"):
+    with warned("This fit could not save 9 checkpoints"):
         trainer = fit(callback, plugins=Failing(errno.ENOSPC, (4, 8, 12, 16)))
     assert trainer.global_step == 16
     assert callback.best_model_path == callback.last_model_path == ""
