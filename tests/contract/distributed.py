@@ -10,7 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-PACKAGES = REFERENCE, OURS = "lightning", "lightgen_runtime"
+from recording import OURS, REFERENCE
+
+PACKAGES = REFERENCE, OURS
 SCRIPT = Path(__file__).parent / "distributed_script.py"
 
 

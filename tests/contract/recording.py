@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+OURS, REFERENCE = "lightgen_runtime", "lightning"
+
 MODULE_HOOKS = [
     "configure_callbacks",
     "prepare_data",

@@ -9,8 +9,7 @@ from time import sleep
 from typing import Any
 
 import pytest
-from recording import callbacks_of, data, quiet_trainer, small_module
-from test_precision import OURS, REFERENCE
+from recording import OURS, REFERENCE, callbacks_of, data, quiet_trainer, small_module
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

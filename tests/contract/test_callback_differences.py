@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from recording import callbacks_of, data, quiet_trainer
-from test_callbacks import OURS, REFERENCE, Outcome, build, sgd
+from recording import OURS, REFERENCE, callbacks_of, data, quiet_trainer
+from test_callbacks import Outcome, build, sgd
 from torch.optim import SGD
 
 BOTH = pytest.mark.parametrize("namespace", [OURS, REFERENCE])

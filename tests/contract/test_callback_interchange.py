@@ -9,10 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from recording import callbacks_of, data, memory_logger, quiet_trainer, small_module
+from recording import (
+    OURS,
+    REFERENCE,
+    callbacks_of,
+    data,
+    memory_logger,
+    quiet_trainer,
+    small_module,
+)
 from torch.optim.lr_scheduler import StepLR
 
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 BOTH_WAYS = [(OURS, REFERENCE), (REFERENCE, OURS)]
 EPOCHS, LAST = 4, 1  # epochs of a whole fit; the last, from 0, of one that is cut short
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from recording import (
+    OURS,
+    REFERENCE,
     callbacks_of,
     data,
     memory_logger,
@@ -19,8 +21,6 @@ from recording import (
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import LambdaLR, StepLR
 from torch.utils.data import DataLoader, IterableDataset
-
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from recording import callbacks_of, data, quiet_trainer
-from test_callbacks import OURS, REFERENCE, build, sgd
+from recording import OURS, REFERENCE, callbacks_of, data, quiet_trainer
+from test_callbacks import build, sgd
 
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 

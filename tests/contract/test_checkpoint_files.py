@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from recording import callbacks_of, data, quiet_trainer, small_module
+from recording import OURS, REFERENCE, callbacks_of, data, quiet_trainer, small_module
 
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 NAN, INF = math.nan, math.inf
 ATTRIBUTES = (
     *("best_model_path", "best_model_score", "best_k_models", "kth_best_model_path"),

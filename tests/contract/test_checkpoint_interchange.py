@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
+from recording import OURS, REFERENCE, data, quiet_trainer, small_module
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import StepLR
 
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 BOTH_WAYS = [(OURS, REFERENCE), (REFERENCE, OURS)]
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recording import callbacks_of, data, quiet_trainer
-from test_callbacks import OURS, REFERENCE, build, sgd
+from recording import OURS, REFERENCE, callbacks_of, data, quiet_trainer
+from test_callbacks import build, sgd
 
 BOTH = pytest.mark.parametrize("namespace", [OURS, REFERENCE])
 

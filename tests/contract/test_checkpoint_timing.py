@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recording import data, quiet_trainer, small_module
+from recording import OURS, REFERENCE, data, quiet_trainer, small_module
 
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 BOTH = (OURS, REFERENCE)
 
 pytestmark = pytest.mark.filterwarnings("ignore")

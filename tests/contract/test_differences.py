@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 import torch
 from compat_rows import named_in, rows_of_page
-from recording import callbacks_of, data, module_with, quiet_trainer, small_module
+from recording import (
+    OURS,
+    REFERENCE,
+    callbacks_of,
+    data,
+    module_with,
+    quiet_trainer,
+    small_module,
+)
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import StepLR
 
@@ -25,8 +33,6 @@ from lightgen_runtime.utilities.exceptions import (
     MisconfigurationException,
     NonFiniteLossError,
 )
-
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
-
-OURS, REFERENCE = "lightgen_runtime", "lightning"
+from recording import OURS, REFERENCE, data, quiet_trainer, small_module
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),

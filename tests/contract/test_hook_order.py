@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from recording import (
     MODULE_HOOKS,
+    OURS,
+    REFERENCE,
     STEPPING_HOOKS,
     callback_hooks,
     data,
@@ -16,8 +18,6 @@ from recording import (
     small_module,
     without_the_question,
 )
-
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 
 
 def trace(namespace: str, stepping: bool, story: Any, **flags: Any) -> list[str]:

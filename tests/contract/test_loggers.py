@@ -13,8 +13,6 @@ import torch
 import yaml
 from recording import data, quiet_trainer, small_module
 
-OURS, REFERENCE = "lightgen_runtime", "lightning"
-
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 

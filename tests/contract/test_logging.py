@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, memory_logger, quiet_trainer, small_module
-
-OURS, REFERENCE = "lightgen_runtime", "lightning"
+from recording import OURS, REFERENCE, data, memory_logger, quiet_trainer, small_module
 
 
 def run(namespace: str, body: Any, **flags: Any) -> dict[str, Any]:

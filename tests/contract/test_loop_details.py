@@ -7,11 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from recording import callback_hooks, data, quiet_trainer, recording, small_module
+from recording import (
+    OURS,
+    REFERENCE,
+    callback_hooks,
+    data,
+    quiet_trainer,
+    recording,
+    small_module,
+)
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
 
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 BOTH = (OURS, REFERENCE)
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, memory_logger, quiet_trainer, small_module
+from recording import OURS, REFERENCE, data, memory_logger, quiet_trainer, small_module
 from torch.utils.data import DataLoader, IterableDataset
-
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

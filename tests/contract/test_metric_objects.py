@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from recording import data, memory_logger, quiet_trainer, small_module
+from recording import OURS, REFERENCE, data, memory_logger, quiet_trainer, small_module
 
 torchmetrics = pytest.importorskip("torchmetrics")
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 
 
 def run(namespace: str) -> tuple[Any, Any, Any]:

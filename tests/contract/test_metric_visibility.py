@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from recording import data, memory_logger, quiet_trainer, small_module
+from recording import OURS, REFERENCE, data, memory_logger, quiet_trainer, small_module
 
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 HOOKS = [
     f"on_{stage}_{part}"
     for stage in ("validation", "test")

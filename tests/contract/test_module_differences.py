@@ -12,11 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
+from recording import OURS, REFERENCE, data, quiet_trainer, small_module
 
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
-
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
+from recording import OURS, REFERENCE, data, quiet_trainer, small_module
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import (
     ChainedScheduler,
@@ -17,7 +17,6 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 BOTH = [OURS, REFERENCE]
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recording import data, quiet_trainer, small_module
-from test_precision import OURS, REFERENCE, plugin
+from recording import OURS, REFERENCE, data, quiet_trainer, small_module
+from test_precision import plugin
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

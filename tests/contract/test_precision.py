@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
+from recording import OURS, REFERENCE, data, quiet_trainer, small_module
 from torch.amp import GradScaler
 from torch.optim import SGD, Adam
 
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 BOTH_WAYS = [(OURS, REFERENCE), (REFERENCE, OURS)]
 FLAGS = ["32-true", "64-true", "16-true", "bf16-true", "bf16-mixed", "16-mixed"]
 ALIASES = [32, "32", 64, "64", 16, "16", "bf16", None]

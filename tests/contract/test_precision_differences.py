@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
-from test_precision import OURS, REFERENCE, plugin, scaled
+from recording import OURS, REFERENCE, data, quiet_trainer, small_module
+from test_precision import plugin, scaled
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 

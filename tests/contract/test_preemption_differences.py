@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recording import data, quiet_trainer, small_module
+from recording import OURS, REFERENCE, data, quiet_trainer, small_module
 
 from lightgen_runtime.trainer import interruption
-
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

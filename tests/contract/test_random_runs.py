@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 from random_runs import draw
+from recording import OURS, REFERENCE
 from run_judge import first_difference
 from run_player import play
-
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 
 first, last = os.environ.get("SOAK_SEEDS", "0:60").split(":")
 

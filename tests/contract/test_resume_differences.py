@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from recording import callbacks_of, data, quiet_trainer, small_module
+from recording import OURS, REFERENCE, callbacks_of, data, quiet_trainer, small_module
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from lightgen_runtime.utilities.exceptions import CheckpointFormatError
-
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 
 
 def training_step(self: Any, batch: Any, batch_idx: int) -> Any:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
-from test_precision import BOTH_WAYS, OURS, REFERENCE, scaled
+from recording import OURS, REFERENCE, data, quiet_trainer, small_module
+from test_precision import BOTH_WAYS, scaled
 from torch.optim import SGD, Adam
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recording import OURS, REFERENCE
 from run_scripts import rewritten
 
 HERE = Path(__file__).parent
 SCRIPTS = HERE / "scripts"
-REFERENCE, OURS = "lightning", "lightgen_runtime"
 
 _TEST_STATE = "`test(ckpt_path=...)` loads the module but not the state of callbacks"
 _COUNTS = "the numbers of batches are those of the last entry point alone"

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from recording import callbacks_of, data, quiet_trainer, small_module
-
-OURS, REFERENCE = "lightgen_runtime", "lightning"
+from recording import OURS, REFERENCE, callbacks_of, data, quiet_trainer, small_module
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

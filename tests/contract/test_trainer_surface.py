@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
+from recording import OURS, REFERENCE, data, quiet_trainer, small_module
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, IterableDataset
 
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 BOTH = [OURS, REFERENCE]
 
 pytestmark = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from recording import data, quiet_trainer, small_module
+from recording import OURS, REFERENCE, data, quiet_trainer, small_module
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import (
     LambdaLR,
@@ -15,8 +15,6 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
     StepLR,
 )
-
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 
 
 def one(self: Any) -> Any:

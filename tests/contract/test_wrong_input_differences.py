@@ -8,15 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from recording import data, module_with, quiet_trainer
+from recording import OURS, REFERENCE, data, module_with, quiet_trainer
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightgen_runtime.utilities.exceptions import (
     EmptyDataError,
     MisconfigurationException,
 )
-
-OURS, REFERENCE = "lightgen_runtime", "lightning"
 
 
 class Nothing(IterableDataset[Any]):
