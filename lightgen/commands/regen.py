@@ -163,7 +163,11 @@ def _verify(
     if not can_probe(root, state.package):
         console.say("note: not run: the project has no program with a config.yaml")
         return
-    probed = probe(root, state.package, tree, step=True)
+    try:
+        probed = probe(root, state.package, tree, step=True)
+    except KeyboardInterrupt:
+        console.say("Interrupted while the new block was tried. Nothing written.")
+        raise
     check_sound(probed, result.block.file)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from command_line import Cli, environment, snapshot
 
+from lightgen.commands import regen as regen_module
+
 MODULE = "src/mymodel/module.py"
 
 
@@ -508,3 +510,18 @@ def test_spec_file_may_leave_lists_of_one_out(run_cli: Cli, project: Path) -> No
     assert 'no_decay=("bias",),' in text
     assert '"net": 0.1,' in text
     assert "CosineAnnealingLR(" in text
+
+
+def test_interrupt_while_the_block_is_tried_is_said(
+    run_cli: Cli, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = contents(project)
+    monkeypatch.setattr(regen_module, "can_probe", lambda *_: True)
+    monkeypatch.setattr(regen_module, "probe", interrupted)
+    done = run_cli("regen", "optimizer", "--optimizer", "sgd", "--verify")
+    assert done.code == 130
+    assert "Interrupted while the new block was tried. Nothing written." in done.err
+    assert contents(project) == before
