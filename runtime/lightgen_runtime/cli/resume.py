@@ -20,6 +20,7 @@ from lightgen_runtime.utilities.exceptions import (
     RunInUseError,
 )
 from lightgen_runtime.utilities.rank_zero import rank_zero_only
+from lightgen_runtime.utilities.refused_writes import RefusedWrites
 
 try:
     import fcntl
@@ -121,7 +122,9 @@ def choose_resumption(wanted: str) -> Resumption | None:
 def mark_with_job(run: Run) -> None:
     """Have the run found again by this command, if a job starts it again."""
     if known := job.marks():
-        write_json(run.folder / JOB, {"jobs": known})
+        path = run.folder / JOB
+        with RefusedWrites().told(path, "A new start of the job begins a new run."):
+            write_json(path, {"jobs": known})
 
 
 def run_of_job() -> Run | None:
