@@ -8,7 +8,6 @@ from lightgen.cluster import values
 from lightgen.cluster.job import Job, program
 from lightgen.cluster.torchrun import (
     MEET_WITHIN_S,
-    STORE_OF_ITS_OWN,
     launch_options,
     program_options,
 )
@@ -133,12 +132,11 @@ class KubernetesJob(Job):
             image=values.as_yaml(self.image),
             workdir=self.workdir.rstrip("/"),
             shutdown=_SHUTDOWN_S,
-            store=STORE_OF_ITS_OWN,
             options=launch_options(self),
             name=name,
             rendezvous=rendezvous,
             conf=f'"{hosting}{conf}"' if is_job else conf,
-            program=program(package, *program_options(self, goes_on=True)),
+            program=program(package, *program_options(self), "--resume", "auto"),
             devices=self.devices,
             memory=f"\n        memory: {self.memory}" if self.memory else "",
             requests=requests,
@@ -211,9 +209,6 @@ containers:
         value: src
       - name: TORCH_ELASTIC_SHUTDOWN_TIMEOUT
         value: "{shutdown}"
-      # Processes that start again are not to find the addresses of those before them.
-      - name: {store}
-        value: "1"
     command:
       - sh
       - -c

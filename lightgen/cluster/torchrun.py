@@ -10,12 +10,6 @@ from lightgen.errors import JobOptionError
 
 MEET_WITHIN_S = 600
 """How long torchrun waits for the first machine; its default, a minute, is soon over."""
-STORE_OF_ITS_OWN = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
-"""Set to 1, each start has a store of its own.
-
-torchrun's default keeps one store, in which processes that start again find the addresses
-of those before them, and fail or hang.
-"""
 
 
 @dataclass(frozen=True)
@@ -64,11 +58,10 @@ class TorchrunJob(Job):
             file=self.file,
             last=self.nodes - 1,
             setup="".join(f"{line}\n" for line in self.setup),
-            apart=_APART if self.restarts else "",
             options=launch_options(self),
             rendezvous=self.rendezvous or "localhost:29400",
             meet=MEET_WITHIN_S,
-            program=program(package, *program_options(self, self.restarts > 0)),
+            program=program(package, *program_options(self)),
         )
 
 
@@ -80,24 +73,12 @@ def launch_options(job: Job) -> str:
     )
 
 
-def program_options(job: Job, goes_on: bool) -> list[str]:
-    """Return the program's options that belong to the machines.
-
-    Args:
-        job: Which they are.
-        goes_on: Whether a new start goes on with the run. It is said at the first start,
-            too: a machine that joins again must do what the others do, and torchrun
-            counts starts on each machine.
-    """
+def program_options(job: Job) -> list[str]:
+    """Return the program's options that belong to the machines."""
     devices = ["--trainer.devices", str(job.devices)]
-    nodes = ["--trainer.num_nodes", str(job.nodes)]
-    return [*devices, *nodes, *(["--resume", "auto"] if goes_on else [])]
+    return [*devices, "--trainer.num_nodes", str(job.nodes)]
 
 
-_APART = f"""\
-# Processes that start again are not to find the addresses of those before them.
-export {STORE_OF_ITS_OWN}=1
-"""
 _TEXT = """\
 #!/bin/bash
 # Trains {package} on machines without a scheduler. On each of them:
@@ -116,7 +97,7 @@ is_host=$(($1 == 0))
 shift
 
 {setup}export PYTHONPATH="src${{PYTHONPATH:+:$PYTHONPATH}}"
-{apart}exec python -m torch.distributed.run \\
+exec python -m torch.distributed.run \\
   {options} \\
   --rdzv-backend c10d --rdzv-id {package} --rdzv-endpoint {rendezvous} \\
   --rdzv-conf "is_host=$is_host,read_timeout={meet}" \\

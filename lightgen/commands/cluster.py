@@ -178,8 +178,7 @@ def torchrun(
     """Write cluster/torchrun.sh, for machines without a scheduler.
 
     It is started on each of them, with the number of the machine. Lines of yours are
-    kept, and what is not said stays as it was. With restarts it goes on with the newest
-    run that is not over, also when it is started anew.
+    kept, and what is not said stays as it was.
     """
     _write(TorchrunJob, locals())
 

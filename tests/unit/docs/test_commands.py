@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
 import shlex
@@ -65,11 +64,4 @@ def check_settings(words: list[str]) -> None:
     trainer = {f"--trainer.{name}" for name in inspect.signature(Trainer).parameters}
     for word in words:
         if word.startswith("--") and word != "--resume":
-            assert word in trainer | PROJECT_SETTINGS | launching(), word
-
-
-def launching() -> set[str]:
-    """Options of a launch, while `lightgen train` still hands them on."""
-    if importlib.util.find_spec("lightgen.commands.launching"):
-        return set()
-    return {"--devices", "--nodes", "--node-rank", "--rendezvous", "--restarts"}
+            assert word in trainer | PROJECT_SETTINGS, word
