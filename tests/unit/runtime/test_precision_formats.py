@@ -43,7 +43,10 @@ TRUE = {
         (32.0, ["precision=32.0", "'32-true'"]),
         (True, ["precision=True"]),
         (["32-true"], ["precision=['32-true']"]),
-        ("transformer-engine", ["'transformer-engine'", "accepted are"]),
+        (
+            "transformer-engine-float16",
+            ["'transformer-engine-float16'", "belong to the model"],
+        ),
     ],
 )
 def test_unknown_name_is_refused_with_the_nearest(given: Any, parts: list[str]) -> None:
