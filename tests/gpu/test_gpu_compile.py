@@ -94,3 +94,26 @@ def test_compiled_steps_wait_for_nothing() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert trainer.global_step == 24
+
+
+def test_parts_are_compiled_where_optimization_is_by_hand() -> None:
+    class ByHand(Steady):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            optimizer: Any = self.optimizers()
+            loss = super().training_step(batch, batch_idx)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+
+    def fitted_by_hand(**flags: Any) -> Trainer:
+        trainer = quiet(**flags)
+        trainer.fit(ByHand(), loader(pin_memory=True))
+        return trainer
+
+    torch._dynamo.reset()
+    compiled = fitted_by_hand(compile=True, precision="bf16-mixed")
+    assert_close(compiled, fitted_by_hand(precision="bf16-mixed"), 5e-2)

@@ -18,6 +18,7 @@ from lightgen_runtime.io.async_checkpoint_io import AsyncCheckpointIO
 from lightgen_runtime.io.migrations import migrated
 from lightgen_runtime.io.schema import record_in
 from lightgen_runtime.loops.compiling import begin_compiling
+from lightgen_runtime.precision.matmul import hint_at_tf32
 from lightgen_runtime.profilers.base import PassThroughProfiler
 from lightgen_runtime.trainer.build import as_callbacks, ordered
 from lightgen_runtime.trainer.checkpoint import restore_model, restore_training
@@ -54,6 +55,8 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
     attach_callbacks(run, module.configure_callbacks())
     _check_hooks(run, fn)
     strategy.setup_environment()
+    # Not earlier: processes that are forked must find no device in use.
+    hint_at_tf32(strategy.root_device, precision.precision)
     run.parts.accelerator.setup_device(strategy.root_device)
     run.parts.accelerator.setup(trainer)
     if isinstance(strategy.checkpoint_io, AsyncCheckpointIO):

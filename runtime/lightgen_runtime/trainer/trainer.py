@@ -29,7 +29,7 @@ from lightgen_runtime.loops.predict import run_predict, which_predictions
 from lightgen_runtime.loops.progress import Progress
 from lightgen_runtime.loops.run import Run
 from lightgen_runtime.loops.source import DataSource
-from lightgen_runtime.precision.matmul import computing_products, hint_at_tf32
+from lightgen_runtime.precision.matmul import computing_products
 from lightgen_runtime.profilers.profiler import Profiler
 from lightgen_runtime.strategies import Strategy
 from lightgen_runtime.trainer.build import (
@@ -441,7 +441,6 @@ class Trainer(TrainerView):
         error: BaseException | None = None
         try:
             set_torch_flags(self._deterministic, self._benchmark)
-            hint_at_tf32(self.strategy.root_device, self.precision)
             with (
                 torch.autograd.set_detect_anomaly(self._detect_anomaly),
                 computing_products(self._matmul_precision),
