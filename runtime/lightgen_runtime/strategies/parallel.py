@@ -144,7 +144,7 @@ class ParallelStrategy(Strategy):
         self._alone = False
         note_failure(False)
         if self.world_size > 1:
-            self._watch = watching(self.global_rank, device.type == "cuda")
+            self._watch = watching(self.global_rank)
             self._watch.begin_run(self._training_step_site())
             note_watch(self._watch)
         rank_zero_only.rank = self.global_rank

@@ -186,14 +186,18 @@ class Watch:
         """Compare what has been told since; for the thread of rank 0."""
         told = self._store.add("lightgen/watch/told", 0)
         for number in range(self._read + 1, told + 1):
-            rank, made = json.loads(self._store.get(f"lightgen/watch/told/{number}"))
-            self._store.delete_key(f"lightgen/watch/told/{number}")
+            key = f"lightgen/watch/told/{number}"
+            if self.has_told or not self._store.check([key]):
+                return  # it is on its way; waiting for it would hold up the main thread
+            rank, made = json.loads(self._store.get(key))
+            self._store.delete_key(key)
             self._calls[rank] = [Call(*call) for call in made]
             self._read = number
             for other, theirs in self._calls.items():
                 differs = flight_record.first_difference(self._calls[rank], theirs)
                 if differs is not None:
                     self._end_all(differs, sorted((rank, other)))
+                    return
 
     def _end_all(self, call: int, ranks: list[int]) -> None:
         """Say on which lines two processes have parted, and end all."""
@@ -266,12 +270,12 @@ class Watch:
 _watch: Watch | None = None
 
 
-def watching(rank: int, cuda: bool) -> Watch:
+def watching(rank: int) -> Watch:
     """Return this process's watch, started where it is the first."""
     global _watch
     if _watch is None:
         store: Any = dist.distributed_c10d._get_default_store()
-        _watch = Watch(store.clone(), rank, cuda)
+        _watch = Watch(store.clone(), rank, cuda="nccl" in dist.get_backend())
     return _watch
 
 
