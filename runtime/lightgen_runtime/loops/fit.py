@@ -101,8 +101,10 @@ def _train_epoch(
     run.report.between_batches = False
     run.stop_epoch = run.stop_epoch or _may_stop(run)
     batches = feed.batches(iterator, progress.batch_idx)
-    # Nothing is left to read if the stop was asked for at the epoch's start.
-    for batch_idx, batch, is_last in () if run.stop_epoch else batches:
+    # Nothing is left to read if a stop was asked for at the epoch's start, or all of it
+    # was read before a resume.
+    over = run.stop_epoch or progress.is_last_batch
+    for batch_idx, batch, is_last in () if over else batches:
         context.batch, context.batch_size = batch, None
         run.on_last_batch = is_last
         seen = progress.total_batches + 1

@@ -56,7 +56,7 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
     _check_hooks(run, fn)
     strategy.setup_environment()
     # Not earlier: processes that are forked must find no device in use.
-    hint_at_tf32(strategy.root_device, precision.precision)
+    hint_at_tf32(strategy.root_device, run.parts.precision.precision)
     run.parts.accelerator.setup_device(strategy.root_device)
     run.parts.accelerator.setup(trainer)
     if isinstance(strategy.checkpoint_io, AsyncCheckpointIO):

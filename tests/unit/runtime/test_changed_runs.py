@@ -296,3 +296,22 @@ def test_record_names_what_an_optimizer_combines(tmp_path: Path) -> None:
     assert own["optimizers"][0]["class"] == "CombinedOptimizer(SGD, AdamW)"
     with pytest.warns(UserWarning, match=r"CombinedOptimizer\(SGD, Adam\) now and was"):
         fit(combined(Adam), 2, path)
+
+
+def test_epoch_that_was_over_stays_so_with_smaller_batches(tmp_path: Path) -> None:
+    path = tmp_path / "some.ckpt"
+
+    class Saves(Callback):
+        """Writes where the epoch's last batch is done, and its end still to come."""
+
+        def on_validation_end(self, trainer: Any, module: Any) -> None:
+            if not path.exists() and trainer.is_last_batch:
+                trainer.save_checkpoint(path)
+
+    steps = []
+    for batch_size, epochs, ckpt_path in ((4, 1, None), (2, 2, path)):
+        trainer = quiet(max_epochs=epochs, num_sanity_val_steps=0, callbacks=Saves())
+        data = loader(8, batch_size)
+        trainer.fit(variant(), data, data, ckpt_path=ckpt_path)
+        steps.append(trainer.global_step)
+    assert steps == [2, 2 + 4]
