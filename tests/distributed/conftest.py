@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from processes import ELASTIC, Results, program  # noqa: E402
+from processes import ELASTIC, Results, found_in, program  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +52,16 @@ def results(
         return [json.loads(text) for text in texts]
 
     return of
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what a program finds that starts its second process itself."""
+    folder = tmp_path_factory.mktemp("own")
+    cases = json.dumps({"own": ({}, {"devices": 2})})
+    main = str(HERE / "launched_main.py")
+    done = program(main, str(folder), cases, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = found_in(folder / "own")[0]
+    assert found["environment"] == "LightningEnvironment"
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -42,3 +43,8 @@ def program(
         timeout=timeout,
         check=False,
     )
+
+
+def found_in(folder: Path) -> Results:
+    """Return what the processes of a run have written into a folder, by their ranks."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]

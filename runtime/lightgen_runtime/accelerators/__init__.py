@@ -39,6 +39,9 @@ _FORMS = (
 
 def available_accelerators() -> list[str]:
     """Name the accelerators that can be used now, the fastest first."""
+    # Asking through the driver's library: a process that has asked CUDA itself cannot be
+    # forked any more.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     found = ["cpu"]
     if torch.backends.mps.is_available():
         found.insert(0, "mps")
@@ -69,7 +72,7 @@ def choose_devices(
     kind = "" if own else _kind(accelerator, available_accelerators())
     asked = _parsed(devices)
     if devices == "auto" and (processes or hasattr(sys, "ps1")):
-        # In a notebook one device: an interactive session cannot start processes.
+        # In a notebook one device: what runs in other processes is hard to look at.
         asked = processes or 1
     if isinstance(accelerator, Accelerator) and own:
         return _of_own_kind(accelerator, asked)

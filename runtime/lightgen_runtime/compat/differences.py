@@ -61,11 +61,6 @@ GAPS = (
         "a checkpoint is one file, which loads anywhere, unless parts are asked for",
     ),
     Rule(
-        ("plugins.environments.*",),
-        "processes are found by torchrun's environment variables",
-        "start the program with torchrun, or set them",
-    ),
-    Rule(
         ("plugins.LayerSync", "plugins.TorchSyncBatchNorm", "plugins.layer_sync.*"),
         "no plugin converts layers",
         "pass `Trainer(sync_batchnorm=True)`",
@@ -378,14 +373,5 @@ VALUES = (
         ("Trainer(precision='transformer-engine*')",),
         "layers of Transformer Engine belong to the model",
         "build the module with them",
-    ),
-    Rule(
-        (
-            "Trainer(strategy='ddp_spawn*')",
-            "Trainer(strategy='ddp_fork*')",
-            "Trainer(strategy='ddp_notebook*')",
-        ),
-        "processes are started by running the program again",
-        'use `strategy="ddp"`, or torchrun',
     ),
 )

@@ -69,6 +69,11 @@ class StageHooks:
                     part.training = training
 
 
+def evaluate_alone(run: Run, stage: str) -> list[dict[str, float]]:
+    """Run one pass over every loader of a stage, outside of a fit; as `evaluate`."""
+    return evaluate(run, stage, run.source.feeds(stage), in_fit=False)
+
+
 def evaluate(
     run: Run, stage: str, feeds: list[Feed], *, in_fit: bool
 ) -> list[dict[str, float]]:

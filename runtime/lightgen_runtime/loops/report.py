@@ -121,6 +121,20 @@ class Report:
         """Take published metrics back."""
         self._callback.update({key: self._tensor(v) for key, v in state.items()})
 
+    def published(self) -> list[dict[str, Any]]:
+        """Return all metrics, for another process."""
+        found = (self.callback_metrics, self.logged_metrics, self.progress_bar_metrics)
+        return [
+            {k: v.cpu() if isinstance(v, Tensor) else v for k, v in metrics.items()}
+            for metrics in found
+        ]
+
+    def adopt(self, published: list[dict[str, Any]]) -> None:
+        """Take the metrics of the process that has run."""
+        own = (self._callback, self._logged, self._bar)
+        for metrics, others in zip(own, published, strict=True):
+            metrics.update(others)
+
     def states_of_loggers(self) -> list[dict[str, Any]]:
         """Write what loggers hold back; return how far each has come, by class.
 

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from lightgen_runtime.io.async_checkpoint_io import AsyncCheckpointIO
 from lightgen_runtime.io.checkpoint_io import CheckpointIO, TorchCheckpointIO
+from lightgen_runtime.strategies.environments.cluster import ClusterEnvironment
 from lightgen_runtime.strategies.stop_votes import StopVotes
 
 T = TypeVar("T")
@@ -32,6 +33,9 @@ class Strategy(ABC):
             evaluating ones too, needs all of them.
         data_group: The processes that have different data, if those are not all.
         sync_batchnorm: Whether a fit normalizes over the batches of all processes.
+        cluster_environment: Who has started this process, if that was asked for.
+        start_method: How processes are started that nobody else has started: "popen", by
+            running the program again; "fork", "spawn" or "forkserver", for each run.
         compute_dtype: What layers are to compute in, if not in their parameters' type;
             the trainer sets it.
         clip_norm: Limits the norm of all gradients of some parameters together.
@@ -42,6 +46,8 @@ class Strategy(ABC):
     spreads_model = False
     data_group: Any = None
     sync_batchnorm = False
+    cluster_environment: ClusterEnvironment | None = None
+    start_method = "popen"
     compute_dtype: torch.dtype | None = None
     clip_norm: Callable[..., Any] = staticmethod(torch.nn.utils.clip_grad_norm_)
     clip_value: Callable[..., Any] = staticmethod(torch.nn.utils.clip_grad_value_)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightgen_runtime.io.checkpoint_io import CheckpointIO
+from lightgen_runtime.strategies.environments.cluster import ClusterEnvironment
+from lightgen_runtime.strategies.multiprocess import check_start_method
 from lightgen_runtime.strategies.parallel import DEFAULT_TIMEOUT, ParallelStrategy
 from lightgen_runtime.utilities.exceptions import MisconfigurationException, add_note
 from lightgen_runtime.utilities.nearest import did_you_mean
@@ -29,8 +31,8 @@ _OPTIONS = [
 class DDPStrategy(ParallelStrategy):
     """One process a device, each with the whole model; gradients are averaged.
 
-    Processes come from torchrun; without it, rank 0 starts the others by running the
-    program again.
+    Processes come from a launcher, such as torchrun or SLURM; without one, rank 0 starts
+    the others by running the program again.
 
     Args:
         parallel_devices: This node's devices, one a process; None takes the trainer's.
@@ -38,6 +40,9 @@ class DDPStrategy(ParallelStrategy):
         process_group_backend: "gloo", "nccl" or another of torch's; None takes the one
             that belongs to the device.
         timeout: How long a process waits for the others before it gives up.
+        cluster_environment: Who has started the processes; None finds out.
+        start_method: How they are started if nobody has: "popen", by running the program
+            again; "spawn", "fork" or "forkserver", for each run, whose results come back.
         ddp_comm_state: First argument of `ddp_comm_hook`.
         ddp_comm_hook: How gradients travel, see `torch.distributed.algorithms`.
         ddp_comm_wrapper: Called with the hook; returns what takes its place.
@@ -45,7 +50,8 @@ class DDPStrategy(ParallelStrategy):
             `gradient_as_bucket_view`, `static_graph`, `bucket_cap_mb` and others.
 
     Raises:
-        MisconfigurationException: DistributedDataParallel has no such option.
+        MisconfigurationException: DistributedDataParallel has no such option, or there is
+            no such way to start processes.
 
     Compat: `find_unused_parameters` is on by default in manual optimization with several
     optimizers, where each backward reaches a part of the parameters only.
@@ -58,6 +64,8 @@ class DDPStrategy(ParallelStrategy):
         checkpoint_io: CheckpointIO | None = None,
         process_group_backend: str | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
+        cluster_environment: ClusterEnvironment | None = None,
+        start_method: str = "popen",
         ddp_comm_state: object = None,
         ddp_comm_hook: Callable[..., Any] | None = None,
         ddp_comm_wrapper: Callable[..., Any] | None = None,
@@ -69,6 +77,10 @@ class DDPStrategy(ParallelStrategy):
             process_group_backend=process_group_backend,
             timeout=timeout,
         )
+        if start_method != "popen":
+            check_start_method(start_method)
+        self.start_method = start_method
+        self.cluster_environment = cluster_environment
         for name in options:
             if name not in _OPTIONS:
                 raise MisconfigurationException(

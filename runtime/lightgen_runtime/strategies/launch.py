@@ -14,33 +14,37 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 
+from lightgen_runtime.strategies.environments.cluster import ClusterEnvironment
+from lightgen_runtime.strategies.environments.detection import STARTER
 from lightgen_runtime.strategies.ranks import Ranks
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.rank_zero import print_to_stderr
 
 _TCPStore: Any = getattr(dist, "TCPStore")  # noqa: B009 - not declared for checkers
 _HOST = "127.0.0.1"
-_STARTER = "LIGHTGEN_STARTED_BY"  # process id of rank 0, in those that it started
 _LOOK_EVERY_S = 0.2
 # How long a process may take to end by itself after another one has failed.
-_GRACE_S = 5.0
+GRACE_S = 5.0
 # By SIGINT, which a terminal sends to all processes; by a signal that all have agreed on.
-_INTERRUPTED = (130, -2, *(128 + number for number in signal.Signals))
+INTERRUPTED = (130, -2, *(128 + number for number in signal.Signals))
 
 
 class Children:
-    """The processes that rank 0 has started.
+    """The processes that rank 0, or the first of each node, has started.
 
     They use the same standard output and error. When one fails, all others end, rank 0
     among them, with the exit code of the first; when rank 0 ends, it waits for them.
 
     Args:
-        world_size: Processes of the run, rank 0 included.
+        ranks: Those of this process.
+        store: Where all of them meet.
 
     Attributes:
         failing: Whether an exception is on its way through rank 0.
@@ -48,32 +52,28 @@ class Children:
         watch: Knows which process failed first, once they talk.
     """
 
-    def __init__(self, world_size: int) -> None:
-        # A port of the system's choice, bound at once: no other program can take it.
-        self.store: Any = _TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
-        self.world_size = world_size
+    def __init__(self, ranks: Ranks, store: Any) -> None:
+        self.store = store
+        self.ranks = ranks
         self.failing = self.is_consequence = False
         self.watch: Any = None
         self._telling = threading.Lock()
         self._told = False
-        command = own_command() if world_size > 1 else []
+        here = ranks.local_world_size
+        command = own_command() if here > 1 else []
         self._processes = {
-            rank: subprocess.Popen(command, env=self._environment(rank))
-            for rank in range(1, world_size)
+            ranks.global_rank
+            + local: subprocess.Popen(command, env=self._environment(local))
+            for local in range(1, here)
         }
         if self._processes:
             threading.Thread(target=self._watch, daemon=True).start()
         atexit.register(self._wait_at_exit)
 
-    def _environment(self, rank: int) -> dict[str, str]:
-        ranks = Ranks(rank, rank, 0, self.world_size, self.world_size)
-        return {
-            **os.environ,
-            **ranks.environment(),
-            "MASTER_ADDR": _HOST,
-            "MASTER_PORT": str(self.store.port),
-            _STARTER: str(os.getpid()),
-        }
+    def _environment(self, local: int) -> dict[str, str]:
+        first = self.ranks
+        ranks = replace(first, global_rank=first.global_rank + local, local_rank=local)
+        return {**os.environ, **variables_of(ranks, self.store)}
 
     def _watch(self) -> None:
         while (failed := self._failed()) is None:
@@ -86,7 +86,7 @@ class Children:
         self._end_the_others()
         # Rank 0 may be waiting for that process in a way that nothing can interrupt;
         # unless an exception has reached it: then it ends by itself.
-        time.sleep(_GRACE_S)
+        time.sleep(GRACE_S)
         while self.failing:
             time.sleep(_LOOK_EVERY_S)
         leave(exit_code(process))
@@ -95,7 +95,7 @@ class Children:
         """Say once which process failed first, unless they were all interrupted."""
         with self._telling:
             told = self._told or (self.watch is not None and self.watch.has_told)
-            if not told and process.returncode not in _INTERRUPTED:
+            if not told and process.returncode not in INTERRUPTED:
                 print_to_stderr(
                     f"Rank {rank} (process {process.pid}) "
                     f"{_how_ended(process.returncode)}; what it said is above. The other "
@@ -113,7 +113,7 @@ class Children:
 
     def _end_the_others(self) -> None:
         """Give every process a moment to end by itself, then kill it."""
-        deadline = time.monotonic() + _GRACE_S
+        deadline = time.monotonic() + GRACE_S
         for process in self._processes.values():
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
@@ -141,8 +141,30 @@ class Children:
 _children: Children | None = None
 
 
-def start_processes(world_size: int) -> Any:
-    """Start the other ranks of this program, unless that is done; return their store.
+def own_store() -> Any:
+    """Return a store for the processes of this node, at a port of the system's choice.
+
+    It is bound at once: no other program can take it.
+    """
+    return _TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
+
+
+def variables_of(ranks: Ranks, store: Any) -> dict[str, str]:
+    """Return what tells a process that this one starts who it is."""
+    return {
+        **ranks.environment(),
+        "MASTER_ADDR": store.host,
+        "MASTER_PORT": str(store.port),
+        STARTER: str(os.getpid()),
+    }
+
+
+def start_processes(ranks: Ranks, make_store: Callable[[], Any]) -> Any:
+    """Start this node's other ranks, unless that is done; return the store of all.
+
+    Args:
+        ranks: Those of this process.
+        make_store: Makes the store where all processes meet.
 
     Raises:
         MisconfigurationException: They were started for another number of processes, or
@@ -150,25 +172,51 @@ def start_processes(world_size: int) -> Any:
     """
     global _children
     if _children is None:
-        _children = Children(world_size)
-    if _children.world_size != world_size:
+        _children = Children(ranks, make_store())
+    if _children.ranks != ranks:
         raise MisconfigurationException(
-            f"this `Trainer` wants {world_size} processes; an earlier one in this program "
-            f"has started {_children.world_size}. Use the same number of devices, or put "
-            "the two into programs of their own."
+            f"this `Trainer` wants {ranks.world_size} processes; an earlier one in this "
+            f"program has started {_children.ranks.world_size}. Use the same number of "
+            "devices, or put the two into programs of their own."
         )
     return _children.store
 
 
 def join_store(timeout: timedelta) -> Any | None:
     """Return the store of the rank 0 that started this process; None if none did."""
-    starter = os.environ.get(_STARTER)
+    starter = os.environ.get(STARTER)
     if starter is None:
         return None
     watcher = threading.Thread(target=_end_with, args=(int(starter),), daemon=True)
     watcher.start()
     port = int(os.environ["MASTER_PORT"])
     return _TCPStore(os.environ["MASTER_ADDR"], port, timeout=timeout)
+
+
+def store_at(environment: ClusterEnvironment, ranks: Ranks, timeout: timedelta) -> Any:
+    """Return the store of processes that somebody else has started; rank 0 holds it.
+
+    Raises:
+        MisconfigurationException: The processes do not find each other.
+    """
+    address, port = environment.main_address, environment.main_port
+    try:
+        return _TCPStore(
+            address,
+            port,
+            ranks.world_size,
+            is_master=ranks.global_rank == 0,
+            timeout=timeout,
+            wait_for_workers=False,
+        )
+    except RuntimeError as error:
+        does = "cannot be reached at" if ranks.global_rank == 0 else "does not find"
+        raise MisconfigurationException(
+            f"process {ranks.global_rank} of {ranks.world_size} {does} {address}:{port}, "
+            f"where {type(environment).__name__} has the first process. Set MASTER_ADDR "
+            "and MASTER_PORT to the first node and a free port there, the same for all "
+            "processes."
+        ) from error
 
 
 def note_failure(failing: bool, is_consequence: bool = False) -> None:
@@ -222,7 +270,7 @@ def own_command() -> list[str]:
         raise MisconfigurationException(
             "a run on several devices starts its other processes by running the program "
             "again, which is not possible for an interactive session. Use `Trainer("
-            "devices=1)`, or put the program into a file."
+            "strategy='ddp_notebook')`, or put the program into a file."
         )
     if script is not None and main.__spec__ is None and sys.argv[0] in arguments:
         # The program may have changed its folder meanwhile.

@@ -5,22 +5,29 @@ from __future__ import annotations
 import torch
 
 from lightgen_runtime.strategies.base import Strategy
+from lightgen_runtime.strategies.environments.cluster import ClusterEnvironment
+from lightgen_runtime.strategies.multiprocess import is_interactive
 from lightgen_runtime.strategies.parallel import ParallelStrategy
+from lightgen_runtime.strategies.ranks import ranks_in
 from lightgen_runtime.strategies.registry import StrategyRegistry
 from lightgen_runtime.strategies.single import SingleDeviceStrategy
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 
 def choose_strategy(
-    strategy: str | Strategy, devices: list[torch.device], num_nodes: int
+    strategy: str | Strategy,
+    devices: list[torch.device],
+    num_nodes: int,
+    environment: ClusterEnvironment,
 ) -> Strategy:
     """Return the strategy that the flag asks for, on these devices.
 
     Args:
         strategy: A name in `StrategyRegistry`, or a strategy; "auto" is "single_device"
-            for one device and "ddp" for several.
+            for one device, and for several "ddp", or "ddp_notebook" in a notebook.
         devices: Devices of this node, one a process.
         num_nodes: Nodes with as many processes each.
+        environment: Who has started this process.
 
     Raises:
         MisconfigurationException: There is no such strategy, or not for so many devices.
@@ -32,9 +39,12 @@ def choose_strategy(
             f"{num_nodes} node(s): use strategy='ddp' for several"
         )
     if strategy == "auto":
+        ranks_in(environment, len(devices), num_nodes)  # so many there must be
         strategy = "ddp" if several else "single_device"
+        if several and not environment.creates_processes_externally:
+            strategy = "ddp_notebook" if is_interactive() else "ddp"
     if strategy == "single_device":
-        return SingleDeviceStrategy(devices[0])
+        strategy = SingleDeviceStrategy(devices[0])
     if not isinstance(strategy, Strategy):
         if strategy not in StrategyRegistry:
             known = StrategyRegistry.known(strategy, "auto")
@@ -43,6 +53,7 @@ def choose_strategy(
                 f"`Strategy`; {known}"
             )
         strategy = _made(strategy)
+    strategy.cluster_environment = environment
     if isinstance(strategy, ParallelStrategy):
         strategy.connect(devices, num_nodes)
     return strategy

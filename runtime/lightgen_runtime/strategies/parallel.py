@@ -17,13 +17,19 @@ from torch import Tensor, nn
 from lightgen_runtime.io.checkpoint_io import CheckpointIO
 from lightgen_runtime.strategies.base import Strategy
 from lightgen_runtime.strategies.elastic import store_of_this_start
+from lightgen_runtime.strategies.environments.detection import choose_environment
+from lightgen_runtime.strategies.environments.torchelastic import (
+    TorchElasticEnvironment,
+)
 from lightgen_runtime.strategies.launch import (
     join_store,
     note_failure,
     note_watch,
+    own_store,
     start_processes,
+    store_at,
 )
-from lightgen_runtime.strategies.ranks import Ranks, ranks_from_environment
+from lightgen_runtime.strategies.ranks import Ranks, ranks_from_environment, ranks_in
 from lightgen_runtime.strategies.stop_votes import StopVotes
 from lightgen_runtime.strategies.sync_batchnorm import synced
 from lightgen_runtime.strategies.watch import Watch, watching
@@ -44,8 +50,8 @@ DEFAULT_TIMEOUT = timedelta(minutes=30)
 class ParallelStrategy(Strategy):
     """Several processes, one a device.
 
-    Processes come from torchrun; without it, rank 0 starts the others by running the
-    program again. What each holds of the module is a subclass's business.
+    Processes come from a launcher, such as torchrun or SLURM; without one, rank 0 starts
+    the others by running the program again. What each holds of the module is a subclass's business.
 
     Args:
         parallel_devices: This node's devices, one a process; None takes the trainer's.
@@ -81,28 +87,19 @@ class ParallelStrategy(Strategy):
         """
         self.parallel_devices = self.parallel_devices or devices
         here = len(self.parallel_devices)
-        wanted = here * num_nodes
-        launched = ranks_from_environment()
-        if launched is None and num_nodes > 1:
-            raise MisconfigurationException(
-                f"`Trainer(num_nodes={num_nodes})`: run the program on every node with "
-                f"`torchrun --nnodes {num_nodes} --nproc-per-node {here} "
-                "--rdzv-backend c10d --rdzv-endpoint HOST:PORT PROGRAM`"
-            )
-        if launched is not None and launched.world_size != wanted:
-            raise MisconfigurationException(
-                f"`Trainer(devices=..., num_nodes={num_nodes})` makes {here} x {num_nodes} "
-                f"= {wanted} process(es), and {launched.world_size} have been started "
-                f"({launched.local_world_size} a node). Use the same numbers in both "
-                "places, or devices='auto'."
-            )
-        self._ranks = launched or Ranks(world_size=wanted, local_world_size=here)
+        self.cluster_environment = choose_environment(self.cluster_environment)
+        self._ranks = ranks_in(self.cluster_environment, here, num_nodes)
 
     @property
     def root_device(self) -> torch.device:
         """See `Strategy`."""
         devices = self.parallel_devices or [torch.device("cpu")]
         return devices[self._ranks.local_rank]
+
+    @property
+    def ranks(self) -> Ranks:
+        """Which of all processes this one is."""
+        return self._ranks
 
     @property
     def world_size(self) -> int:
@@ -151,12 +148,7 @@ class ParallelStrategy(Strategy):
 
     def _join(self, device: torch.device) -> None:
         where: dict[str, Any] = {"init_method": "env://"}  # torchrun's
-        if ranks_from_environment() is None:
-            where = {"store": start_processes(self.world_size)}
-        elif (
-            store := join_store(self.timeout)
-            or store_of_this_start(self.global_rank, self.world_size, self.timeout)
-        ) is not None:
+        if (store := self._store()) is not None:
             where = {"store": store}
         if device.type == "cuda":
             where["device_id"] = device
@@ -170,6 +162,30 @@ class ParallelStrategy(Strategy):
         atexit.register(self._leave)
         # Random numbers from here on are every process's, whatever rank 0 did before.
         reset_seed()
+
+    def _store(self) -> Any:
+        """Return where the processes meet; None where torch is to find it out."""
+        environment = choose_environment(self.cluster_environment)
+        if not environment.creates_processes_externally:
+            return start_processes(self._ranks, self.make_store)
+        if (store := join_store(self.timeout)) is not None:
+            return store
+        if isinstance(environment, TorchElasticEnvironment):
+            ranks = self._ranks
+            return store_of_this_start(
+                ranks.global_rank, ranks.world_size, self.timeout
+            )
+        return self._store_of_environment()
+
+    def make_store(self) -> Any:
+        """Return a new store, for processes that this one starts to meet at."""
+        if self._ranks.world_size == self._ranks.local_world_size:
+            return own_store()
+        return self._store_of_environment()
+
+    def _store_of_environment(self) -> Any:
+        environment = choose_environment(self.cluster_environment)
+        return store_at(environment, self._ranks, self.timeout)
 
     def _leave(self) -> None:
         if self._watch is not None:

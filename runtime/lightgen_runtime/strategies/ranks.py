@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
-# The environment by which torchrun, and rank 0 of a program that starts the others by
-# itself, tell a process who it is.
-_REQUIRED = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+from lightgen_runtime.strategies.environments.cluster import ClusterEnvironment
+from lightgen_runtime.strategies.environments.detection import choose_environment
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Ranks:
     local_world_size: int = 1
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that make a new process these ranks'."""
+        """Return the variables, torchrun's, that make a new process these ranks'."""
         return {
             "RANK": str(self.global_rank),
             "LOCAL_RANK": str(self.local_rank),
@@ -41,9 +40,41 @@ class Ranks:
 
 def ranks_from_environment() -> Ranks | None:
     """Return the ranks that whoever started this process gave it; None if nobody did."""
-    if not all(os.environ.get(name, "").isdigit() for name in _REQUIRED):
+    environment = choose_environment()
+    if not environment.creates_processes_externally:
         return None
-    global_rank, local_rank, world_size = (int(os.environ[n]) for n in _REQUIRED)
-    node_rank = int(os.environ.get("GROUP_RANK", os.environ.get("NODE_RANK", "0")))
-    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-    return Ranks(global_rank, local_rank, node_rank, world_size, local_world_size)
+    world_size = environment.world_size()
+    return Ranks(
+        environment.global_rank(),
+        environment.local_rank(),
+        environment.node_rank(),
+        world_size,
+        environment.local_world_size() or world_size,
+    )
+
+
+def ranks_in(environment: ClusterEnvironment, here: int, num_nodes: int) -> Ranks:
+    """Return this process's ranks, the trainer's numbers being those of its environment.
+
+    Args:
+        environment: Who has started it.
+        here: Processes on this node.
+        num_nodes: Nodes.
+
+    Raises:
+        MisconfigurationException: The numbers contradict.
+    """
+    local_rank, node_rank = environment.local_rank(), environment.node_rank()
+    global_rank, world_size = node_rank * here + local_rank, here * num_nodes
+    environment.set_world_size(world_size)
+    environment.set_global_rank(global_rank)
+    environment.validate_settings(here, num_nodes)
+    if environment.creates_processes_externally:
+        global_rank, world_size = environment.global_rank(), environment.world_size()
+    if not (0 <= global_rank < world_size and 0 <= local_rank < here):
+        raise MisconfigurationException(
+            f"{type(environment).__name__} says that this is process {global_rank} of "
+            f"{world_size}, number {local_rank} of {here} on its node"
+            f"{environment.quoted()}; both count from 0"
+        )
+    return Ranks(global_rank, local_rank, node_rank, world_size, here)

@@ -111,12 +111,17 @@ class _Registry:
 StrategyRegistry = _Registry()
 StrategyRegistry.register("single_device", SingleDeviceStrategy)
 StrategyRegistry.register("ddp", DDPStrategy)
-for _find in (False, True):
-    StrategyRegistry.register(
-        f"ddp_find_unused_parameters_{str(_find).lower()}",
-        DDPStrategy,
-        find_unused_parameters=_find,
-    )
+_STARTED = {"ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}
+for _name, _method in _STARTED.items():
+    StrategyRegistry.register(_name, DDPStrategy, start_method=_method)
+for _name, _method in {"ddp": "popen", **_STARTED}.items():
+    for _find in (False, True):
+        StrategyRegistry.register(
+            f"{_name}_find_unused_parameters_{str(_find).lower()}",
+            DDPStrategy,
+            find_unused_parameters=_find,
+            start_method=_method,
+        )
 StrategyRegistry.register("fsdp", FSDPStrategy)
 StrategyRegistry.register("fsdp_cpu_offload", FSDPStrategy, cpu_offload=True)
 StrategyRegistry.register("model_parallel", ModelParallelStrategy)

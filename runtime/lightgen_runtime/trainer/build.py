@@ -30,8 +30,12 @@ from lightgen_runtime.precision.matmul import check_matmul_precision
 from lightgen_runtime.profilers.named import choose_profiler
 from lightgen_runtime.profilers.profiler import Profiler
 from lightgen_runtime.strategies import Strategy
+from lightgen_runtime.strategies.environments import ClusterEnvironment
+from lightgen_runtime.strategies.environments.detection import (
+    choose_environment,
+    processes_here,
+)
 from lightgen_runtime.strategies.named import choose_strategy
-from lightgen_runtime.strategies.ranks import ranks_from_environment
 from lightgen_runtime.trainer.plugged import plugged
 from lightgen_runtime.trainer.presets import with_presets
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
@@ -99,7 +103,7 @@ def build_parts(flags: dict[str, Any]) -> TrainerParts:
     val_limit = flags["limit_val_batches"]
     max_epochs, max_steps = _limits(flags)
     plugins = plugged(flags)
-    strategy = _strategy(flags)
+    strategy = _strategy(flags, plugins.environment)
     if plugins.checkpoint_io is not None:
         strategy.checkpoint_io = plugins.checkpoint_io
     precision = plugins.precision or choose_precision(
@@ -349,11 +353,14 @@ def _limits(flags: dict[str, Any]) -> tuple[int, int]:
     return (DEFAULT_MAX_EPOCHS if max_steps == -1 else -1), max_steps
 
 
-def _strategy(flags: dict[str, Any]) -> Strategy:
-    launched = ranks_from_environment()
-    processes = None if launched is None else launched.local_world_size
+def _strategy(flags: dict[str, Any], given: ClusterEnvironment | None) -> Strategy:
+    own = getattr(flags["strategy"], "cluster_environment", None)
+    environment = choose_environment(given or own)
+    processes = processes_here(environment, flags["num_nodes"])
     devices = choose_devices(flags["accelerator"], flags["devices"], processes)
-    strategy = choose_strategy(flags["strategy"], devices, flags["num_nodes"])
+    strategy = choose_strategy(
+        flags["strategy"], devices, flags["num_nodes"], environment
+    )
     strategy.sync_batchnorm = bool(flags["sync_batchnorm"])
     several = strategy.world_size > 1
     if strategy.sync_batchnorm and several and strategy.root_device.type == "cpu":

@@ -10,10 +10,11 @@ from lightgen_runtime.core.hooks import is_overridden
 from lightgen_runtime.io import CheckpointIO, TorchCheckpointIO
 from lightgen_runtime.precision import Precision
 from lightgen_runtime.strategies import Strategy
+from lightgen_runtime.strategies.environments import ClusterEnvironment
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.other_package import import_hint
 
-Plugin = Precision | CheckpointIO
+Plugin = Precision | CheckpointIO | ClusterEnvironment
 
 # Methods of Lightning's precisions that no loop here calls.
 UNCALLED = (
@@ -31,6 +32,7 @@ class Plugged:
 
     precision: Precision | None = None
     checkpoint_io: CheckpointIO | None = None
+    environment: ClusterEnvironment | None = None
 
 
 def plugged(flags: dict[str, Any]) -> Plugged:
@@ -65,9 +67,11 @@ def _kind_of(plugin: Any) -> str:
         return "precision"
     if isinstance(plugin, CheckpointIO):
         return "checkpoint_io"
+    if isinstance(plugin, ClusterEnvironment):
+        return "environment"
     raise MisconfigurationException(
         f"`Trainer(plugins=...)` got {plugin!r} ({type(plugin).__name__}); each must be a "
-        f"`Precision` or a `CheckpointIO`{import_hint(plugin)}"
+        f"`Precision`, a `CheckpointIO` or a `ClusterEnvironment`{import_hint(plugin)}"
     )
 
 

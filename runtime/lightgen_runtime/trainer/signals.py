@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from lightgen_runtime.strategies.stop_votes import StopVotes
     from lightgen_runtime.trainer.trainer import Trainer
 
-_REQUEUE_SIGNAL = "SIGUSR1"  # Source: the one by which Lightning 2.6.6 requeues
 _LOOK_EVERY_S = 0.5  # whether another process asks to stop
 _VOTES_EVERY_S = 0.05
 # How long all processes may take to answer a vote, each from a thread that looks twice a
@@ -293,8 +292,9 @@ def settings_of(trainer: Trainer) -> Preemption:
 
 def requeue_if_due(trainer: Trainer, error: BaseException | None) -> None:
     """Have SLURM start the job again, if it is a job's warning that has ended the fit."""
+    warning = slurm.requeue_signal(trainer.strategy.cluster_environment)
     warned = isinstance(error, SIGTERMException) and (
-        _name(error.signal) == _REQUEUE_SIGNAL and trainer.is_global_zero
+        error.signal == warning and trainer.is_global_zero
     )
     if not warned or not settings_of(trainer).requeue or slurm.batch_job() is None:
         return
@@ -309,7 +309,11 @@ def requeue_if_due(trainer: Trainer, error: BaseException | None) -> None:
 
 def _former_handlers(trainer: Trainer, keeps: bool) -> dict[int, Any]:
     """Return what handles each signal that is ours to handle."""
-    handlers = {n: signal.getsignal(n) for n in settings_of(trainer).numbers}
+    numbers = settings_of(trainer).numbers
+    warning = slurm.requeue_signal(trainer.strategy.cluster_environment)
+    if warning not in (None, getattr(signal, "SIGUSR1", None)):
+        numbers.append(warning)  # which somebody has asked for
+    handlers = {n: signal.getsignal(n) for n in numbers}
     # None: installed by something other than Python.
     former = {n: h for n, h in handlers.items() if h not in (None, signal.SIG_IGN)}
     handler: Any = signal.getsignal(signal.SIGINT)

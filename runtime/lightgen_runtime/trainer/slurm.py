@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 
+from lightgen_runtime.strategies.environments import ClusterEnvironment
+from lightgen_runtime.strategies.environments.slurm import (
+    INTERACTIVE,
+    SLURMEnvironment,
+)
 from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
-
-# Source: the job names by which Lightning 2.6.6 knows an interactive session.
-_INTERACTIVE = ("bash", "interactive")
 
 
 def batch_job() -> str | None:
@@ -17,7 +19,7 @@ def batch_job() -> str | None:
     An interactive session is none: nobody starts its program again.
     """
     job = os.environ.get("SLURM_JOB_ID", "")
-    interactive = os.environ.get("SLURM_JOB_NAME") in _INTERACTIVE
+    interactive = os.environ.get("SLURM_JOB_NAME") in INTERACTIVE
     return job if job.isdigit() and not interactive else None
 
 
@@ -31,6 +33,19 @@ def restarted_job() -> str | None:
     """Return the number of the job if SLURM has started it before."""
     restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
     return batch_job() if restarts.isdigit() and int(restarts) > 0 else None
+
+
+def requeue_signal(environment: ClusterEnvironment | None) -> int | None:
+    """Return the number of the warning after which a job is requeued; None for none.
+
+    Args:
+        environment: Who has started this process; a `SLURMEnvironment` may say otherwise
+            than SIGUSR1, which is the signal by which Lightning 2.6.6 requeues.
+    """
+    settings = environment
+    if not isinstance(settings, SLURMEnvironment):
+        settings = SLURMEnvironment()
+    return settings.requeue_signal if settings.auto_requeue else None
 
 
 def requeue() -> None:

@@ -23,7 +23,7 @@ from lightgen_runtime.core.module import LightningModule, attach
 from lightgen_runtime.io import location
 from lightgen_runtime.io.schema import note_record
 from lightgen_runtime.loggers import Logger
-from lightgen_runtime.loops.evaluate import evaluate
+from lightgen_runtime.loops.evaluate import evaluate_alone
 from lightgen_runtime.loops.fit import run_fit
 from lightgen_runtime.loops.predict import run_predict, which_predictions
 from lightgen_runtime.loops.progress import Progress
@@ -44,6 +44,7 @@ from lightgen_runtime.trainer.compile_flag import compile_options
 from lightgen_runtime.trainer.environment import with_defaults_from_environment
 from lightgen_runtime.trainer.init_module import tensors_made_for
 from lightgen_runtime.trainer.interruption import begin_fit, forget_interrupted
+from lightgen_runtime.trainer.launched import has_optimizers, is_launched, launch
 from lightgen_runtime.trainer.lifecycle import (
     conclude,
     prepare,
@@ -74,11 +75,12 @@ class Trainer(TrainerView):
     Args:
         accelerator: "auto" (the fastest there is), "cpu", "gpu", "cuda" or "mps"; or an
             `Accelerator`.
-        strategy: "auto" (by the number of devices), "single_device", "ddp", "fsdp",
-            "model_parallel" or another name in `StrategyRegistry`; or a `Strategy`.
+        strategy: "auto" (by the number of devices), "single_device", "ddp", "ddp_notebook",
+            "fsdp", "model_parallel" or another name in `StrategyRegistry`; or a
+            `Strategy`.
         devices: "auto"; a number, such as 2 or "2"; -1 for all; or indices, such as
             [0, 2] or "0,2". On a CPU a number of processes.
-        num_nodes: Number of machines, with as many processes each; started by torchrun.
+        num_nodes: Number of machines, with as many processes each.
         precision: "32-true"; "bf16-mixed" or "16-mixed" to compute in 16 bits where that
             does no harm; "bf16-true", "16-true" or "64-true" to hold everything in that.
         logger: True for a CSV logger, False for none, or one or several loggers.
@@ -127,8 +129,8 @@ class Trainer(TrainerView):
             together; on GPUs.
         use_distributed_sampler: Split the data between processes, if there are several:
             training data evenly, evaluated data so that each sample comes once.
-        plugins: A `Precision`, a `CheckpointIO`, or a list of both, in place of what the
-            other flags come to.
+        plugins: A `Precision`, a `CheckpointIO`, a `ClusterEnvironment`, or a list of them,
+            in place of what the other flags or the environment come to.
         default_root_dir: Where files go that nothing else places; the current folder.
         model_registry: Accepted for compatibility; nothing is up- or downloaded.
 
@@ -340,10 +342,7 @@ class Trainer(TrainerView):
         Compat: Lightning's processes return their own only.
         """
         keep = which_predictions(return_predictions)
-
-        def story(run: Run) -> list[Any] | None:
-            return run_predict(run, keep)
-
+        story = partial(run_predict, return_predictions=keep)
         given = {"predict": dataloaders}
         predictions: list[Any] | None = self._execute(
             "predict", story, model, given, datamodule, ckpt_path
@@ -359,9 +358,7 @@ class Trainer(TrainerView):
         verbose: bool,
         datamodule: LightningDataModule | None,
     ) -> list[dict[str, float]]:
-        def story(run: Run) -> list[dict[str, float]]:
-            return evaluate(run, fn, run.source.feeds(fn), in_fit=False)
-
+        story = partial(evaluate_alone, stage=fn)
         results: list[dict[str, float]] = self._execute(
             fn, story, model, {fn: dataloaders}, datamodule, ckpt_path
         )
@@ -395,7 +392,8 @@ class Trainer(TrainerView):
         self.strategy.check_can_save(filepath)
         error: Exception | None = None
         with self.profiler.profile("save_checkpoint"):
-            checkpoint = dump_checkpoint(self._run, bool(weights_only))
+            alone = bool(weights_only) or not has_optimizers(self)
+            checkpoint = dump_checkpoint(self._run, alone)
             note_record(checkpoint, record_of(self, filepath))
             try:
                 self.strategy.save_checkpoint(checkpoint, filepath, storage_options)
@@ -431,13 +429,21 @@ class Trainer(TrainerView):
         given: dict[str, Any],
         datamodule: LightningDataModule | None,
         ckpt_path: str | Path | None,
+        asked: tuple[str | Path | None, bool] | None = None,
     ) -> Any:
-        """Run one stage between `prepare` and `teardown`, whatever happens in it."""
-        asked = self._given_or_assigned(ckpt_path, fn)
-        choose = partial(choose_checkpoint, self, asked, model is not None, fn)
+        """Run one stage between `prepare` and `teardown`, whatever happens in it.
+
+        `asked` is set in a process started for this: which checkpoint is asked for, and
+        whether the caller has passed a model.
+        """
+        asked = asked or (self._given_or_assigned(ckpt_path, fn), model is not None)
+        choose = partial(choose_checkpoint, self, *asked, fn)
+        given, datamodule = sort_data(fn, given, datamodule)
         run = self._new_run(fn, model, given, datamodule)
         self.state = TrainerState(TrainerStatus.RUNNING, TrainerFn(fn))
         self._ckpt_path = None
+        if is_launched(self):
+            return launch(self, run, {"story": story, "given": given, "asked": asked})
         error: BaseException | None = None
         try:
             set_torch_flags(self._deterministic, self._benchmark)
@@ -482,7 +488,6 @@ class Trainer(TrainerView):
         given: dict[str, Any],
         datamodule: LightningDataModule | None,
     ) -> Run:
-        given, datamodule = sort_data(fn, given, datamodule)
         if model is None and self._run is not None:
             model = self._run.module
             if not any(loaders is not None for loaders in given.values()):

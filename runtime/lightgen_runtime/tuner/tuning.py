@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lightgen_runtime.callbacks.batch_size_finder import BatchSizeFinder
 from lightgen_runtime.callbacks.callback import Callback
 from lightgen_runtime.callbacks.lr_finder import LearningRateFinder
+from lightgen_runtime.trainer.launched import is_launched
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
@@ -154,6 +155,12 @@ class Tuner:
         """Run `method` up to where the finder has found what it looks for."""
         _check_loaders(method, *given)
         trainer, kind = self._trainer, type(finder)
+        if is_launched(trainer):
+            raise MisconfigurationException(
+                "the tuner with a strategy that starts processes for each run: what it "
+                "finds would stay there. Find it with devices=1, or use the callback "
+                f"`{kind.__name__}`."
+            )
         if any(isinstance(callback, kind) for callback in trainer.callbacks):
             raise ValueError(
                 f"the trainer has a `{kind.__name__}` callback, which tunes by itself. "

@@ -100,6 +100,10 @@ class SIGTERMException(SystemExit):
         super().__init__(128 + signal)
         self.signal = signal
 
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        """Go from process to process as what it is."""
+        return type(self), (self.signal,)
+
 
 class OtherProcessError(SystemExit):
     """Another process of the run has failed, or goes another way; this one ends with it.

@@ -39,9 +39,15 @@ if not logger.handlers:
     logger.setLevel(logging.INFO)
 
 
+# Of torchrun, LSF, MPI's two families and SLURM; whoever stands nearer goes first.
+_RANK_VARIABLES = (
+    *("RANK", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"),
+)
+
+
 def _rank_from_environment() -> int:
-    """Read the global rank that torchrun, Slurm or MPI gave this process."""
-    for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
+    """Read the global rank that a launcher gave this process."""
+    for name in _RANK_VARIABLES:
         value = os.environ.get(name, "")
         if value.isdigit():
             return int(value)

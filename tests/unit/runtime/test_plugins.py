@@ -57,8 +57,11 @@ class Stepping(Precision):
 
 
 REFUSED: list[tuple[dict[str, Any], list[str]]] = [
-    ({"plugins": "16-mixed"}, ["'1' (str)", "`Precision` or a `CheckpointIO`"]),
-    ({"plugins": [5]}, ["5 (int)", "`Precision` or a `CheckpointIO`"]),
+    (
+        {"plugins": "16-mixed"},
+        ["'1' (str)", "`Precision`, a `CheckpointIO` or a `Cluster"],
+    ),
+    ({"plugins": [5]}, ["5 (int)", "`Precision`, a `CheckpointIO` or a `Cluster"]),
     ({"plugins": DoublePrecision}, ["type", "`Precision`"]),
     (
         {"plugins": [DoublePrecision(), HalfPrecision()]},
