@@ -48,7 +48,7 @@ FOLDER = Path(__file__).parent
 PROCESSES = 2
 ROUNDS, ROUNDS_IF_QUICK = 20, 1
 STARTS, STARTS_IF_QUICK = 9, 1
-STEPS, STEPS_IF_QUICK = 200, 8  # of each process; whole windows
+STEPS_IF_QUICK = 8  # of each process; whole windows
 BY_HAND = "by hand"
 ROWS = [(TINY, BARE), (TINY, ACCUMULATED), (MEDIUM, BARE), (TRANSFORMER, BARE)]
 # The step of a script, and what is around it: by hand, and with a Trainer.
@@ -122,10 +122,12 @@ def compare(
     workload: Workload,
     variant: Variant,
     runs: dict[str, Contender],
-    rounds: int,
-    steps: int,
+    quick: bool,
 ) -> Comparison:
     """Measure all contenders at one piece of work, in this process and the others."""
+    rounds = ROUNDS_IF_QUICK if quick else ROUNDS
+    # Long enough that what processes tell each other once an epoch is not a step's cost.
+    steps = STEPS_IF_QUICK if quick else workload.steps
     batches = Batches(workload.batch, steps * PROCESSES)
     batches.batches = batches.batches[dist.get_rank() :: PROCESSES]
     expected = runs[BY_HAND](workload, variant, batches).weights
@@ -147,14 +149,14 @@ def compare(
     return Comparison(f"{workload.name}, {variant.name}", "us", ways)
 
 
-def work(rounds: int, steps: int) -> list[Comparison]:
+def work(quick: bool) -> list[Comparison]:
     """Measure every row, as one of the processes."""
     one_thread()
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     dist.init_process_group("gloo")
     runs = contenders()
-    found = [compare(*row, runs, rounds, steps) for row in ROWS]
+    found = [compare(*row, runs, quick) for row in ROWS]
     dist.destroy_process_group()
     return found
 
@@ -243,9 +245,7 @@ def main() -> None:
     if options.output is None:
         measure(quick, show)
         return
-    found = work(
-        ROUNDS_IF_QUICK if quick else ROUNDS, STEPS_IF_QUICK if quick else STEPS
-    )
+    found = work(quick)
     if os.environ["RANK"] == "0":
         options.output.write_text(json.dumps(found))
 

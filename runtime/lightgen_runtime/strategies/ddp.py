@@ -220,7 +220,9 @@ class DDPStrategy(ParallelStrategy):
         def in_window(
             batch: Any, batch_idx: int, opens: bool, closes: bool, divisor: int
         ) -> Any:
-            with nullcontext() if closes else self.no_sync():
+            if closes:
+                return step(batch, batch_idx, opens, closes, divisor)
+            with self.no_sync():
                 return step(batch, batch_idx, opens, closes, divisor)
 
         return in_window

@@ -37,6 +37,8 @@ class RefusedWrites:
             cause = error.strerror or str(error)
             if cause != self.cause:
                 self.cause = cause
-                rank_zero_warn(f"`{path}` cannot be written: {cause}. {then}")
+                rank_zero_warn(
+                    f"`{path}` cannot be written: {cause}. {then}", stacklevel=3
+                )
         else:
             self.cause = None
