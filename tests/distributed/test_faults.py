@@ -156,6 +156,7 @@ def test_programs_that_start_their_processes(tmp_path: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     running = {}
     for name, command in {
+        "Gathers": [str(HERE / "faulty.py"), "Gathers", "1"],
         "Killed": [str(HERE / "faulty.py"), "Killed", "1"],
         "Exits": [str(HERE / "faulty.py"), "Exits", "1"],
         "Raises": [*torchrun, str(HERE / "faulty.py"), "Raises", "1"],
@@ -170,7 +171,10 @@ def test_programs_that_start_their_processes(tmp_path: Path) -> None:
         )
     said = {name: each.communicate(timeout=120)[1] for name, each in running.items()}
     codes = {name: each.returncode for name, each in running.items()}
-    assert codes == {"Killed": 137, "Exits": 3, "Raises": 1}
+    assert codes == {"Gathers": 1, "Killed": 137, "Exits": 3, "Raises": 1}
+    assert said["Gathers"].count("parted ways") == 1
+    assert "Traceback" not in said["Gathers"]
+    assert "Rank 0 ends" not in said["Gathers"]
     assert "rank 1 was ended by SIGKILL" in said["Killed"]
     assert "Traceback" not in said["Killed"]
     assert "ValueError: this one is broken" in said["Raises"]

@@ -105,11 +105,12 @@ class Watch:
                 return error
             deadline = time.monotonic() + _GRACE_S
             while time.monotonic() < deadline:
-                if (failure := self.failure()) and failure.rank != self.rank:
-                    return self._consequence(failure)
+                # First: processes that have parted ways end without an error.
                 if self._store.check([self._key("message")]):
                     message = self._store.get(self._key("message")).decode()
                     return OtherProcessError(message, 1)
+                if (failure := self.failure()) and failure.rank != self.rank:
+                    return self._consequence(failure)
                 time.sleep(0.1)
         except RuntimeError:  # of a store whose process is gone
             pass
