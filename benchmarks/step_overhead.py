@@ -12,6 +12,7 @@ Accelerate and Ignite take part if they are installed.
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import sys
 import warnings
@@ -161,11 +162,15 @@ def calls_a_step(run: Contender, workload: Workload, variant: Variant) -> float:
             calls += event == "call"
 
         batches = Batches(workload.batch, steps)
+        # What the collector calls is of things that others have left behind.
+        gc.collect()
+        gc.disable()
         sys.setprofile(profile)
         try:
             run(workload, variant, batches)
         finally:
             sys.setprofile(None)
+            gc.enable()
         return calls
 
     # Imports that the first run causes are not to be counted, nor to be slowed down.
