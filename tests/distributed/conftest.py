@@ -23,7 +23,9 @@ def elastic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("elastic")
     for world_size, steps in ELASTIC:
         done = program(
-            str(HERE / "elastic_cases.py"), str(world_size), *steps, cwd=work
+            *(str(HERE / "elastic_cases.py"), str(world_size), *steps),
+            cwd=work,
+            timeout=600,
         )
         assert done.returncode == 0, done.stderr
     return work
