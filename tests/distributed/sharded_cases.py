@@ -316,6 +316,7 @@ def evaluations(world: int) -> Any:
     trainer.fit(module, data(world), DataLoader(numbered(10), 2))
     found: dict[str, Any] = {"in_fit": read(trainer)}
     for count in (10, 1):
+        module.total.reset()  # runs leave what an object has gathered
         trainer.validate(module, DataLoader(numbered(count), 2), verbose=False)
         found[f"of_{count}"] = read(trainer)
         names = ("total", "sum", "most", "least", "weighed")

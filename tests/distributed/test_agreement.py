@@ -11,7 +11,7 @@ from processes import Results
 from torch.utils.data import DataLoader
 from trial_net import numbered, quiet
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 Run = Callable[[int], Results]
 

@@ -8,7 +8,7 @@ from math import ceil
 import pytest
 from processes import Results
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 Run = Callable[[int], Results]
 SIZES = [(count, size) for count in range(14) for size in (1, 2)]

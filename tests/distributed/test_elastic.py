@@ -15,7 +15,7 @@ from trial_net import numbered, quiet
 
 from lightgen_runtime.utilities.exceptions import CheckpointMismatchError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 # Which steps an epoch consists of, each with its number of processes.
 CHAINS = {

@@ -8,7 +8,7 @@ import pytest
 from processes import Results
 from training_cases import OPTIONS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 Run = Callable[[int], Results]
 FITS = [
