@@ -179,6 +179,7 @@ def test_interactive_session_forks(tmp_path: Path, own: dict[str, Any]) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @needs_fork
 def test_interactive_session_forks_a_process_for_a_gpu(tmp_path: Path) -> None:
     flags = {"accelerator": "gpu", "devices": 1, "strategy": "ddp_notebook"}
@@ -223,7 +224,7 @@ def test_cuda_that_is_in_use_is_not_forked(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     with pytest.raises(MisconfigurationException, match="this process has used CUDA"):
-        quiet(devices=2, strategy="ddp_fork").fit(Net(), numbered(4))
+        quiet(devices=2, strategy="ddp_fork", max_epochs=1).fit(Net(), numbered(4))
 
 
 def test_started_processes_are_joined_whatever_the_strategy_starts(

@@ -121,9 +121,11 @@ def run_in_processes(
             with _passing_on(processes, signals):
                 _wait_for(processes)
         finally:
+            codes = [process.exitcode for process in processes]
             _end(processes)
             if (folder / _KEPT).is_file():
                 take(torch.load(folder / _KEPT, weights_only=False))
+        _raise_silent(processes, codes, folder)
         _raise_first(processes, folder)
 
 
@@ -173,6 +175,9 @@ def _work(
             0, 0
         )  # so that Ctrl-C reaches the starting process, which passes it on
     if start_method == "fork":
+        # What the copy has inherited is not its own to clean up: a store of an earlier
+        # run would wait for ever for its thread, which was not copied.
+        gc.freeze()
         # Source: GNU's OpenMP, whose threads a forked process lacks and waits for.
         os.environ["OMP_NUM_THREADS"] = "1"
         torch.set_num_threads(1)
@@ -262,19 +267,30 @@ def _passing_on(
                 signal.signal(number, handler)
 
 
+def _raise_silent(
+    processes: list[BaseProcess], codes: list[int | None], folder: Path
+) -> None:
+    """Raise if a process has ended without an error: the others' errors come of that."""
+    told = {torch.load(path, weights_only=False)[1] for path in _notes(folder)}
+    for number, (process, code) in enumerate(zip(processes, codes, strict=True)):
+        if code and process.pid not in told:
+            raise ProcessExitedException(
+                f"process {number} of {len(processes)} ended without a word, with exit "
+                f"code {code}; what it printed is above",
+                number,
+                process.pid or 0,
+                code,
+            )
+
+
+def _notes(folder: Path) -> list[Path]:
+    return sorted(folder.glob("error_*"))
+
+
 def _raise_first(processes: list[BaseProcess], folder: Path) -> None:
     """Raise what went wrong first, if anything has."""
-    records = [torch.load(p, weights_only=False) for p in folder.glob("error_*")]
+    records = [torch.load(path, weights_only=False) for path in _notes(folder)]
     if not records:
-        for number, process in enumerate(processes):
-            if process.exitcode != 0:
-                raise ProcessExitedException(
-                    f"process {number} of {len(processes)} ended without a word, with "
-                    f"exit code {process.exitcode}; what it printed is above",
-                    number,
-                    process.pid or 0,
-                    process.exitcode or 0,
-                )
         return
     _, pid, text, content = min(records)
     number = [process.pid for process in processes].index(pid)

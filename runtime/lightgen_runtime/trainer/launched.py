@@ -112,7 +112,6 @@ def launch(trainer: Trainer, run: Run, call: dict[str, Any]) -> Any:
     job = LaunchedRun(sent, whole, _settings() if spawned else {})
     signals = [*settings_of(trainer).numbers, signal.SIGINT]
     outcome: dict[str, Any] = {}
-    run.report.loggers.clear()
     try:
         run_in_processes(
             job,
