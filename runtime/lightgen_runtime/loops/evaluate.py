@@ -114,6 +114,9 @@ def evaluate(
         store.select(None)
         if not position.ended:
             position.ended = True
+            run.context.batch = run.context.batch_size = (
+                None  # of no batch from here on
+            )
             hooks.fire("epoch_end")
         run.agree_on_epoch()
         results = _results(run, stage, len(feeds))
