@@ -85,6 +85,10 @@ class LogContext:
             self.batch_size = find_batch_size(self.batch)
         return self.batch_size
 
+    def leave_batch(self) -> None:
+        """Note that what is logged from here on belongs to no batch, and weighs one."""
+        self.batch = self.batch_size = None
+
 
 class LogScope:
     """The slots of one hook of one stage."""

@@ -114,9 +114,7 @@ def evaluate(
         store.select(None)
         if not position.ended:
             position.ended = True
-            run.context.batch = run.context.batch_size = (
-                None  # of no batch from here on
-            )
+            run.context.leave_batch()
             hooks.fire("epoch_end")
         run.agree_on_epoch()
         results = _results(run, stage, len(feeds))

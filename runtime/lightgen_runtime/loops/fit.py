@@ -284,7 +284,7 @@ def _end_epoch(run: Run, schedulers: SchedulerStepper) -> None:
     run.agree_on_epoch()
     if progress.phase != EPOCH_END:
         progress.phase = EPOCH_END
-        run.context.batch = run.context.batch_size = None  # of no batch from here on
+        run.context.leave_batch()
         run.hooks.fire(run.hooks.on_train_epoch_end)
         run.agree_on_epoch()  # for what was logged there
         run.hooks.fire_watchers(run.hooks.on_train_epoch_end)
