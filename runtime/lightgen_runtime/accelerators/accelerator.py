@@ -162,8 +162,8 @@ _KINDS: dict[str, type[Accelerator]] = {
 
 
 def accelerator_of(device: torch.device) -> Accelerator:
-    """Return what stands for the kind of `device`."""
-    return _KINDS[device.type]()
+    """Return what stands for the kind of `device`; for one of a user's, its host's."""
+    return _KINDS.get(device.type, CPUAccelerator)()
 
 
 def get_cpu_stats() -> dict[str, float]:

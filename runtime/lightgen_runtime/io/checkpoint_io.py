@@ -210,7 +210,9 @@ def _load_verified(file: Path, map_location: MapLocation, path: AnyPath) -> Any:
     with ThreadPoolExecutor(1, "checksums") as beside:
         damage = beside.submit(damage_in, file)
         try:
-            content = torch.load(file, map_location or "cpu", weights_only=True)
+            # A file can name indices outside of a sparse tensor.
+            with torch.sparse.check_sparse_tensor_invariants(True):  # type: ignore[no-untyped-call]
+                content = torch.load(file, map_location or "cpu", weights_only=True)
         except torch.OutOfMemoryError:
             raise
         # A damaged file makes torch raise nearly anything, from KeyError to OSError;

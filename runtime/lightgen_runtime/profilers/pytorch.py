@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -213,7 +214,10 @@ class PyTorchProfiler(Profiler):
             return
         if self.profiler is None:
             profiler = torch.profiler.profile(**self._kwargs)
-            profiler.prepare_trace()  # one that fails there must not be touched again
+            with warnings.catch_warnings():
+                # Each window is reported by itself, which torch 2.11 warns of.
+                warnings.filterwarnings("ignore", ".*Profiler clears events")
+                profiler.prepare_trace()  # one that fails there must not be touched again
             self.profiler, self._window_of = profiler, kind
         self._action = action
         if self._recording and not recorded:

@@ -125,6 +125,7 @@ def test_exported_weights_are_evaluated_like_the_checkpoint() -> None:
     assert Net.load_from_checkpoint("elsewhere/w.safetensors").hparams == {"width": 5}
 
 
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11's
 def test_program_of_torch_export_takes_any_batch() -> None:
     run("fit")
     run("export", "--format=torch-export")

@@ -491,6 +491,7 @@ def test_mixed_precision_example(
 ) -> None:
     """Mixed precision: the trainer as the example makes it, on a machine without a GPU."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     trainer = run_example("mixed_precision")["trainer"]
     seen = []
 
