@@ -124,6 +124,7 @@ def evaluate(
                 progress.phase = VALIDATED
         run.validation = None
         hooks.fire("end")
+        store.reset()  # metric objects too, which the module may use in another run
     return results
 
 
