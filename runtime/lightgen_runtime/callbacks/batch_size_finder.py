@@ -78,9 +78,15 @@ class BatchSizeFinder(Callback):
         """Return the size that was found."""
         return {"batch_size": self.optimal_batch_size}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the size that was found before the checkpoint."""
-        self._kept = state_dict.get("batch_size")
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Set the size that was found before, in time for loaders that optimizers ask for."""
+        found = checkpoint.get("callbacks", {}).get(self.state_key, {})
+        self._kept = found.get("batch_size")
+        if self._kept is not None:
+            name = self._batch_arg_name
+            set_tunable(pl_module, trainer.datamodule, name, self._kept)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot be tuned before anything runs."""
@@ -103,7 +109,6 @@ class BatchSizeFinder(Callback):
             self.scale_batch_size(trainer, pl_module)
             return
         self.optimal_batch_size = self._kept
-        set_tunable(pl_module, trainer.datamodule, self._batch_arg_name, self._kept)
         rank_zero_info(
             f"The batch size finder does not run: a resumed fit keeps its {self._kept}."
         )

@@ -150,7 +150,8 @@ class DataSource:
         for stage, feeds in list(self._feeds.items()):
             del self._feeds[stage]
             for feed, fresh in zip(feeds, self.feeds(stage), strict=True):
-                feed.loader, feed.num_batches = fresh.loader, fresh.num_batches
+                feed.loader, feed.given = fresh.loader, fresh.given
+                feed.num_batches = fresh.num_batches
             self._feeds[stage] = feeds
 
     def num_samples(self, stage: str) -> int | float:

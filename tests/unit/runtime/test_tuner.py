@@ -179,6 +179,24 @@ def test_batch_size_is_found_for_the_fit_that_goes_on() -> None:
     assert trainer.num_training_batches == 4
 
 
+def test_resumed_fit_keeps_its_batch_size_whoever_asks_for_loaders_first(
+    tmp_path: Path,
+) -> None:
+    class Counting(Tunable):
+        def configure_optimizers(self) -> Any:
+            self.expected = self.trainer.estimated_stepping_batches
+            return super().configure_optimizers()
+
+    first = quiet(callbacks=[BatchSizeFinder(max_val=16)])
+    first.fit(Counting())
+    first.save_checkpoint(tmp_path / "a.ckpt")
+    module = Counting()
+    trainer = quiet(callbacks=[BatchSizeFinder(max_val=16)], max_epochs=2)
+    trainer.fit(module, ckpt_path=tmp_path / "a.ckpt")
+    assert module.sizes == [16] * 4  # of the second epoch
+    assert module.expected == trainer.global_step == 8
+
+
 def test_batch_size_of_a_datamodule_is_set() -> None:
     class Data(LightningDataModule):
         def __init__(self) -> None:
