@@ -248,7 +248,7 @@ class ModelPruning(Callback):
             for number, (layer, name) in enumerate(self._parameters_to_prune)
             if layer in self._first_layers
         }
-        return {"masks": masks, "began": began} if masks else {}
+        return {"masks": masks, "began": began} if masks or began else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them back; the masks are put on when the optimizers are made."""
