@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+_MOST_BUFFERED_BYTES = 1_000_000  # of records that wait for a flush
 # Of records that wait for the disk: memory, and a part of each checkpoint.
 _MOST_WAITING_BYTES = 10_000_000
 
@@ -57,13 +58,16 @@ class EventFile:
             return b"".join(self._records)
 
     def write(self, record: bytes) -> None:
-        """Take a whole record."""
+        """Take a whole record; it reaches the disk by the next flush."""
         with self._lock:
             self._records.append(record)
             self._bytes += len(record)
             while self._bytes > _MOST_WAITING_BYTES and self.refused is not None:
                 self._bytes -= len(self._records.popleft())
                 self.dropped += 1
+            is_due = self._bytes > _MOST_BUFFERED_BYTES and self.refused is None
+        if is_due:
+            self.flush()
 
     def flush(self) -> None:
         """Write the records to the file, all of them or none."""

@@ -13,6 +13,7 @@ import yaml
 from small_runs import Small, fitted, variant
 
 from lightgen_runtime.loggers import TensorBoardLogger
+from lightgen_runtime.loggers.event_file import EventFile
 from lightgen_runtime.utilities.exceptions import MissingDependencyError
 
 
@@ -181,6 +182,18 @@ def test_finalized_logger_goes_on(tmp_path: Path) -> None:
     logger.log_metrics({"loss": 2.0}, step=1)
     logger.finalize("failed")
     assert sorted(scalars(logger.log_dir, "loss")) == [(0, 1.0), (1, 2.0)]
+
+
+def test_much_is_written_before_a_flush_is_due(tmp_path: Path) -> None:
+    """Else memory fills up, and a killed program has lost all of it."""
+    path = tmp_path / "events"
+    path.touch()
+    file = EventFile(str(path))
+    for number in range(30):
+        file.write(bytes([number]) * 100_000)
+    assert path.stat().st_size > 2_000_000
+    file.close()
+    assert path.read_bytes()[::100_000] == bytes(range(30))
 
 
 def test_other_ranks_write_nothing(
