@@ -9,7 +9,7 @@ from lightgen_runtime.io import location
 from lightgen_runtime.io.store import Entry, read_manifest, reconcile, verify
 from lightgen_runtime.trainer import job, slurm
 from lightgen_runtime.trainer.interruption import job_file
-from lightgen_runtime.trainer.records import marks_inside_epoch
+from lightgen_runtime.trainer.records import marks_of_as_many
 from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def newest_of_job(trainer: Trainer) -> str | None:
     if trainer.fast_dev_run:
         return None
     marks = job.marks(*fit_in_job(trainer), again=True)
-    known = {*marks, *marks_inside_epoch(marks, trainer.world_size)}
+    known = {*marks, *marks_of_as_many(marks, trainer.world_size)}
     found = [
         location.join(folder, name)
         for folder in (_folders(trainer) if known else ())

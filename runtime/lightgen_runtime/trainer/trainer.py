@@ -394,7 +394,7 @@ class Trainer(TrainerView):
         with self.profiler.profile("save_checkpoint"):
             alone = bool(weights_only) or not has_optimizers(self)
             checkpoint = dump_checkpoint(self._run, alone)
-            note_record(checkpoint, record_of(self, filepath))
+            note_record(checkpoint, record_of(self, filepath, checkpoint))
             try:
                 self.strategy.save_checkpoint(checkpoint, filepath, storage_options)
                 if self.state.status != "running":

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import Small, loader, quiet, variant
+from small_runs import Small, Stream, loader, quiet, variant
+from torch.utils.data import DataLoader
 
 from lightgen_runtime.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightgen_runtime.io.store import read_manifest
@@ -147,14 +148,20 @@ def test_what_is_not_this_fits_is_not_taken(
     assert trainer.ckpt_path is None
 
 
-def test_file_from_inside_an_epoch_is_for_as_many_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_file_from_inside_an_epoch_is_for_who_can_go_on_from_it(
+    is_stream: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of a stream, other processes do not know what is left."""
     start("7", monkeypatch)
     every = ModelCheckpoint(tmp_path, every_n_train_steps=2, save_top_k=-1)
-    kill(BATCHES + 3, quiet(max_epochs=3, enable_checkpointing=True, callbacks=[every]))
+    trainer = quiet(max_epochs=3, enable_checkpointing=True, callbacks=[every])
+    data = DataLoader(Stream(), 2) if is_stream else loader()
+    with pytest.raises(Killed):
+        trainer.fit(killed_at(BATCHES + 3), data)
     start("7", monkeypatch, restarts=1)
-    for processes, name in ((1, "epoch=1-step=6.ckpt"), (2, "epoch=0-step=4.ckpt")):
+    inside, at_end = "epoch=1-step=6.ckpt", "epoch=0-step=4.ckpt"
+    for processes, name in ((1, inside), (2, at_end if is_stream else inside)):
         trainer = trainer_in(tmp_path)
         begin_fit(trainer)
         monkeypatch.setattr(SingleDeviceStrategy, "world_size", processes)
