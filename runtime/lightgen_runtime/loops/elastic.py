@@ -12,7 +12,9 @@ notes how the running epoch is shared out:
 * `read`: samples that were read before that one, in former shares.
 * `units`: samples that the epoch has for all; None if only exhaustion tells.
 * `seed`: of the order; None if the one process drew it from its random states.
-* `begun`: of an epoch that has been shared out anew, what its order was drawn from.
+* `drawn_by`: the class of the sampler, or of the user's own batch sampler.
+* `begun`: of an epoch that has been shared out anew, what its order was drawn from; with
+  the last indices that were drawn, and the place behind them, where that may not be enough.
 * `why`: why nobody can share it out anew; None if that is possible.
 """
 
@@ -28,6 +30,7 @@ from lightgen_runtime.io.content_check import reading
 from lightgen_runtime.io.schema import OWN_KEY
 from lightgen_runtime.loops.position import (
     Indices,
+    as_data,
     drawing_by,
     has_own_iteration,
     indices_of,
@@ -87,9 +90,14 @@ def share_anew(run: Run, feed: Feed, gradients: list[Tensor | None]) -> bool:
         _check(former)
     now = _as_given(feed, strategy)
     same = former["processes"] == now["processes"]
-    why = former["why"] or now["why"]
+    why = former["why"] or now["why"] or _other_sampler(former, now)
     if same and (why or _is_first(former, now)):
         run.share = None
+        if not (former["why"] or now["why"]) and why:
+            rank_zero_warn(
+                f"the order of the training data is not the one of the run that is resumed: "
+                f"{why}. Some samples of this epoch may be read twice and some not at all."
+            )
         return False
     if why:
         raise mismatch(str(run.trainer.ckpt_path), former, now["processes"], why)
@@ -103,10 +111,13 @@ def share_anew(run: Run, feed: Feed, gradients: list[Tensor | None]) -> bool:
     rest = order[: former["units"]][read:]
     if not rest:
         why = f"it has {len(order)} samples, and {read} were read"
+    elif not _is_as_drawn(order, former["begun"]["last"]):
+        why = f"{former['drawn_by']} draws in another order now"
+    if why:
         raise mismatch(str(run.trainer.ckpt_path), former, now["processes"], why)
     loader = rest_share(feed.given, rest, strategy.data_world_size, strategy.data_rank)
     feed.read_rest(loader, begins, anew)
-    kept = ("units", "seed", "begun")
+    kept = ("units", "seed", "drawn_by", "begun")
     run.share = {key: former[key] for key in kept}
     run.share.update(read=read, begins=begins)
     if anew:
@@ -126,7 +137,9 @@ def _check(share: dict[str, Any]) -> None:
         raise ValueError(f"an epoch cannot be shared out by {numbers}")
     if not isinstance(share["seed"], (int, type(None))):
         raise TypeError(f"{share['seed']!r} is no seed")
-    for key in ("rng", "again", "samplers"):
+    if not isinstance(share["drawn_by"], str):
+        raise TypeError(f"{share['drawn_by']!r} is no class")
+    for key in ("rng", "again", "samplers", "last"):
         share["begun"][key]
 
 
@@ -138,7 +151,8 @@ def mismatch(
     return CheckpointMismatchError(
         f"`{source}` was written inside an epoch by {by} process(es), and this run has "
         f"{processes}. What is left of the epoch cannot be shared out anew: {why}. Use as "
-        "many processes, or resume from a checkpoint of an epoch's end."
+        "many processes and the same batch size, or resume from a checkpoint of an epoch's "
+        "end."
     )
 
 
@@ -159,6 +173,7 @@ def _as_given(feed: Feed, strategy: Strategy) -> dict[str, Any]:
         "read": 0,
         "units": int(feed.num_batches) * per_batch * processes if known else None,
         "seed": None if split is None else split.seed,
+        "drawn_by": type(_drawing(undivided(feed.given))).__name__,
         "why": None,
     }
 
@@ -178,11 +193,27 @@ def _why_not(feed: Feed, strategy: Strategy) -> str | None:
         return f"which samples {name} has yielded is not known"
     if isinstance(loader.dataset, IterableDataset):
         return f"{type(loader.dataset).__name__} is a stream, whose order is not known"
-    if not loader.in_order:
+    if not loader.in_order and loader.num_workers:
         return f"{name}(in_order=False) yields batches in an order of its own"
     if strategy.data_world_size > 1 and dealt_by(loader) is None:
         return f"{name} was not split by the trainer or by a `DistributedSampler`"
     return None
+
+
+def _other_sampler(former: dict[str, Any], now: dict[str, Any]) -> str | None:
+    if former["drawn_by"] == now["drawn_by"]:
+        return None
+    return f"it was drawn by {former['drawn_by']}, and {now['drawn_by']} draws now"
+
+
+def _is_as_drawn(order: list[Any], last: list[Any] | None) -> bool:
+    """Tell whether an order holds the indices that were drawn last, where they are known."""
+    if last is None:
+        return True
+    end, indices = min(last[0], len(order)), last[1]
+    samples = len(indices) if isinstance(indices, list) else 1
+    batch = as_data(order[end - samples : end])
+    return indices in (batch, *as_data(order[end - 1 : end]))
 
 
 def _is_first(former: dict[str, Any], now: dict[str, Any]) -> bool:
@@ -201,12 +232,17 @@ def _order(loader: DataLoader[Any], share: dict[str, Any], epoch: int) -> list[A
                 set_generators(loader, begun["rng"]["loader"])
             whole = train_share(loader, 1, 0, seed)
             announce_epoch(whole, epoch)
-            batches = whole.batch_sampler
-            plain = batches is None or type(batches) is BatchSampler
-            return list(whole.sampler if plain else batches)  # type: ignore[arg-type]
+            return list(_drawing(whole))
         set_random_states(loader, begun["rng"])
         announce_epoch(loader, epoch)
         return _drawn_by_one(loader, begun)
+
+
+def _drawing(loader: DataLoader[Any]) -> Any:
+    """Return what draws samples, or batches of them if that is the user's own."""
+    batches = loader.batch_sampler
+    is_own = batches is not None and type(batches) is not BatchSampler
+    return batches if is_own else loader.sampler
 
 
 def _drawn_by_one(loader: DataLoader[Any], begun: dict[str, Any]) -> list[Any]:

@@ -198,6 +198,7 @@ def _reenter_epoch(
         _set_random_states(run, feed, resumed["rng"])
         begun = run.epoch_rng = random_states(feed.loader)
     if over:
+        run.share = None
         feed.finish()
     else:
         _plan_epoch(run, feed)
@@ -406,9 +407,10 @@ def _val_interval(run: Run, feed: Feed) -> int | float:
         return float("inf")  # not by batches; `run.val_clock` tells
     if isinstance(interval, int):
         counts_epochs = run.parts.check_val_every_n_epoch is not None
-        if interval > batches and counts_epochs and run.validates:
+        most = max(batches, feed.epoch_batches)
+        if interval > most and counts_epochs and run.validates:
             raise MisconfigurationException(
-                f"`Trainer({flag}={interval})`: an epoch has {batches} batches. Use at most "
+                f"`Trainer({flag}={interval})`: an epoch has {most} batches. Use at most "
                 "that, or check_val_every_n_epoch=None to count across epochs."
             )
         return interval

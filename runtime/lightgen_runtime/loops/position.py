@@ -361,7 +361,7 @@ class Indices:
         place = number - self._count
         if self._kept is None or not -len(self._kept) <= place < 0:
             return None
-        return _as_data(self._kept[place])
+        return as_data(self._kept[place])
 
     @property
     def drawing(self) -> Iterator[Any]:
@@ -555,10 +555,10 @@ def _told_of_replay(loader: Any, skip: int) -> str:
     )
 
 
-def _as_data(indices: Any) -> Any:
+def as_data(indices: Any) -> Any:
     """Return indices of any kind as what a checkpoint holds and `==` compares."""
     if isinstance(indices, (list, tuple)):
-        return [_as_data(index) for index in indices]
+        return [as_data(index) for index in indices]
     if hasattr(indices, "tolist"):  # of torch and NumPy
         return indices.tolist()
     kept = isinstance(indices, (bool, int, float, str))

@@ -340,12 +340,16 @@ def _own_of_this_process(run: Run, own: dict[str, Any], source: str) -> dict[str
 
 def _begun(own: dict[str, Any]) -> dict[str, Any]:
     """Return what the running epoch's order was drawn from, by the first process."""
-    read = own.get("loader", {}).get("train") or [{"readers": [{}]}]
-    reader = read[0]["readers"][0]
+    feeds = own.get("loader", {}).get("train") or [{"readers": [{}], "read": []}]
+    reader, last = feeds[0]["readers"][0], None
+    if reader.get("last_indices") is not None:
+        batches = own["progress"]["batch_idx"] + len(feeds[0]["read"])
+        last = [batches * own["share"]["per_batch"], reader["last_indices"]]
     return {
         "rng": own["epoch_rng"],
         "again": reader.get("again", False),
         "samplers": reader.get("samplers_at_start", []),
+        "last": last,
     }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from small_runs import Small, quiet
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
 
 from lightgen_runtime.callbacks import Callback
 from lightgen_runtime.utilities.exceptions import (
@@ -90,6 +91,86 @@ def test_rest_that_fills_no_batch_is_filled_up(
     assert not set(before) & set(read)
 
 
+class Own(BatchSampler):
+    """A batch sampler of one's own."""
+
+
+def in_order() -> DataLoader[Any]:
+    return data(2)
+
+
+def in_own_batches() -> DataLoader[Any]:
+    numbers = range(COUNT)
+    return data(1, batch_sampler=Own(RandomSampler(numbers), 2, drop_last=False))
+
+
+@pytest.mark.parametrize("other", [in_order, in_own_batches])
+def test_another_sampler_is_told(
+    other: Callable[[], DataLoader[Any]], saved: tuple[Path, list[float]]
+) -> None:
+    path, _ = saved
+    with pytest.warns(UserWarning, match="drawn by RandomSampler, and .* draws now"):
+        assert len(go_on(path, other())) == 3
+
+
+def test_another_sampler_in_other_processes_is_refused(
+    saved: tuple[Path, list[float]],
+) -> None:
+    path, _ = saved
+    checkpoint = torch.load(path)
+    checkpoint["lightgen"]["share"]["processes"] = 2
+    torch.save(checkpoint, path)
+    with pytest.raises(CheckpointMismatchError, match="and SequentialSampler draws"):
+        go_on(path, in_order())
+
+
+class OneByOne(Sampler[int]):
+    """Draws each sample when it is asked for, from the generator that training uses."""
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def __iter__(self) -> Iterator[int]:
+        left = list(range(COUNT))
+        while left:
+            yield left.pop(int(torch.randint(len(left), ())))
+
+
+class Noisy(Reading):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        torch.rand(3)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("kind", [Reading, Noisy])
+def test_order_that_cannot_be_drawn_again_is_refused(
+    kind: type[Reading], tmp_path: Path
+) -> None:
+    """Whether it can shows in the indices that were drawn last."""
+    path, module = tmp_path / "inside.ckpt", kind()
+    torch.manual_seed(1)
+    quiet(callbacks=Saves(path)).fit(module, data(2, sampler=OneByOne()))
+    if kind is Noisy:
+        with pytest.raises(CheckpointMismatchError, match="OneByOne draws in another"):
+            go_on(path, data(3, sampler=OneByOne()))
+        return
+    with pytest.warns(UserWarning, match="batch size 3, where it had 1 and 2"):
+        read = go_on(path, data(3, sampler=OneByOne()))
+    assert sorted(flat(module.read[:3]) + flat(read)) == list(range(COUNT))
+
+
+def test_interval_of_validation_is_one_of_whole_epochs(
+    saved: tuple[Path, list[float]],
+) -> None:
+    """The rest of an epoch may have fewer batches."""
+    path, _ = saved
+    loaders = {"train_dataloaders": data(1, shuffle=True), "val_dataloaders": data(1)}
+    trainer = quiet(val_check_interval=COUNT)
+    with pytest.warns(UserWarning, match="6 samples that are left"):
+        trainer.fit(Reading(), **loaders, ckpt_path=path)
+    assert trainer.current_epoch == 1
+
+
 def test_data_that_have_become_fewer_are_refused(
     saved: tuple[Path, list[float]],
 ) -> None:
@@ -106,6 +187,7 @@ def test_data_that_have_become_fewer_are_refused(
         ("processes", None),
         ("units", 2.5),
         ("seed", "x"),
+        ("drawn_by", None),
         ("begun", {}),
     ],
 )
