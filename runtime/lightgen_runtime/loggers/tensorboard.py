@@ -145,9 +145,11 @@ class TensorBoardLogger(Logger):
         """Record each metric as a scalar, a mapping as scalars of one chart.
 
         Raises:
+            OSError: The event file cannot be begun.
             ValueError: A value is neither a number, nor a 1-element tensor, nor a
                 mapping of such.
         """
+        writer = self.experiment
         for name, value in metrics.items():
             key = (
                 f"{self._prefix}{self.LOGGER_JOIN_CHAR}{name}" if self._prefix else name
@@ -157,7 +159,7 @@ class TensorBoardLogger(Logger):
                 continue
             try:
                 number = value.item() if isinstance(value, Tensor) else value
-                self.experiment.add_scalar(key, number, step)
+                writer.add_scalar(key, number, step)
             except Exception as error:
                 raise ValueError(
                     f"`TensorBoardLogger` cannot record {name!r}={value!r}: a number, a "
@@ -233,12 +235,12 @@ class TensorBoardLogger(Logger):
     @rank_zero_only
     def save(self) -> None:
         """Write what is buffered, and the hyperparameters beside it once."""
-        waited = self._refused.cause is not None
+        writer, waited = self.experiment, self._refused.cause is not None
         with self._refused.told(
             self.log_dir,
             "The fit goes on; what is logged waits, and each flush tries again.",
         ):
-            self.experiment.flush()
+            writer.flush()
             for file in self._files:
                 if file.refused is not None:
                     raise file.refused

@@ -102,6 +102,18 @@ def test_value_that_is_no_number_is_named(tmp_path: Path) -> None:
         logger.log_metrics({"loss": torch.ones(2)})
 
 
+@pytest.mark.parametrize("version", [None, 0])
+def test_folder_that_cannot_be_made_ends_the_fit_at_its_start(
+    version: int | None, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    logger = TensorBoardLogger(tmp_path / "file", version=version)
+    with pytest.raises(OSError, match="file"):
+        fitted(Small(), logger=logger)
+    with pytest.raises(OSError, match="file"):
+        logger.log_metrics({"loss": 1.0}, step=0)
+
+
 def test_hyperparameters_reach_the_table_and_the_file(tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path)
     given = {
