@@ -547,11 +547,16 @@ def _told_of_replay(loader: Any, skip: int) -> str:
     name = f"{type(loader).__name__}({type(what).__name__})"
     if what is loader:
         name = type(loader).__name__
+    remedy = "Give it `state_dict` and `load_state_dict` to begin at the position."
+    if isinstance(loader, DataLoader) and not loader.in_order:
+        remedy = (
+            "Its workers yield in an order of their own: leave out `in_order=False`."
+        )
     return (
         f"the first {skip} batches of {name} are read again and dropped, because it cannot "
         "be told to begin behind them. The run goes on exactly only if it yields the same "
-        "batches again; random numbers that are drawn while reading may differ. Give it "
-        "`state_dict` and `load_state_dict` to begin at the position."
+        "batches again; random numbers that are drawn while reading may differ. "
+        + remedy
     )
 
 

@@ -124,6 +124,14 @@ def test_another_sampler_in_other_processes_is_refused(
         go_on(path, in_order())
 
 
+def test_workers_with_an_order_of_their_own_are_told(
+    saved: tuple[Path, list[float]],
+) -> None:
+    loader = data(2, shuffle=True, num_workers=2, in_order=False)
+    with pytest.warns(UserWarning, match="leave out `in_order=False`"):
+        go_on(saved[0], loader)
+
+
 class OneByOne(Sampler[int]):
     """Draws each sample when it is asked for, from the generator that training uses."""
 
