@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import sys
 from typing import Any, NamedTuple
@@ -45,7 +46,9 @@ def marks(*fit: Any, again: bool = False) -> list[str]:
         *fit: What tells it from the other fits of the same command line.
         again: Only those of jobs that have started the program before.
     """
-    of_fit = json.dumps([sys.orig_argv[1:], *fit])
+    # A process that was spawned has the command line of spawning, and the program's argv.
+    spawned = multiprocessing.parent_process() is not None
+    of_fit = json.dumps([sys.argv if spawned else sys.orig_argv[1:], *fit])
     digest = hashlib.sha256(of_fit.encode()).hexdigest()[:16]
     return [f"{job.name}-{digest}" for job in jobs() if job.is_again or not again]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from lightgen_runtime.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightgen_runtime.io.store import read_manifest
 from lightgen_runtime.loggers import CSVLogger
 from lightgen_runtime.strategies import SingleDeviceStrategy, elastic
-from lightgen_runtime.trainer import interruption
+from lightgen_runtime.trainer import interruption, job
 from lightgen_runtime.trainer.interruption import begin_fit
 from lightgen_runtime.trainer.restarts import newest_of_job
 
@@ -168,6 +170,27 @@ def test_file_from_inside_an_epoch_is_for_who_can_go_on_from_it(
         monkeypatch.setattr(type(trainer), "lightning_module", Small())
         assert newest_of_job(trainer) == str(tmp_path / name)
         interruption._fits.clear()
+
+
+def keep_marks(path: Path) -> None:
+    path.write_text(json.dumps(job.marks("a fit")))
+
+
+def test_spawned_process_knows_its_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own command line tells of file descriptors alone."""
+    start("7", monkeypatch)
+    processes = []
+    for number, program in enumerate(["one.py", "one.py", "other.py"]):
+        monkeypatch.setattr(sys, "argv", [program])
+        path = tmp_path / str(number)
+        processes.append(get_context("spawn").Process(target=keep_marks, args=(path,)))
+        processes[-1].start()
+    for process in processes:
+        process.join()
+    found = [json.loads((tmp_path / number).read_text()) for number in "012"]
+    assert found[0] == found[1] != found[2]
 
 
 def test_log_goes_on_in_its_folder(
