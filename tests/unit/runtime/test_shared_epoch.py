@@ -179,6 +179,21 @@ def test_interval_of_validation_is_one_of_whole_epochs(
     assert trainer.current_epoch == 1
 
 
+def test_epoch_that_was_read_is_shared_by_those_that_end_it(tmp_path: Path) -> None:
+    class AtEnd(Callback):
+        def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+            trainer.save_checkpoint(tmp_path / "end.ckpt")
+
+    path = tmp_path / "inside.ckpt"
+    quiet(callbacks=Saves(path)).fit(Reading(), data(4))
+    checkpoint = torch.load(path)
+    checkpoint["lightgen"]["share"]["processes"] = 2
+    torch.save(checkpoint, path)
+    quiet(callbacks=AtEnd()).fit(Reading(), data(4), ckpt_path=path)
+    saved = torch.load(tmp_path / "end.ckpt")
+    assert saved["lightgen"]["share"]["processes"] == 1
+
+
 def test_data_that_have_become_fewer_are_refused(
     saved: tuple[Path, list[float]],
 ) -> None:
