@@ -67,11 +67,11 @@ def plan(
     former = _former(state, kind)
     job = with_options(former or kind(), given)
     fresh = job.text(state.package)
-    _refuse_link(root, kind.file)
+    _refuse_what_is_in_the_way(root, kind.file)
     mine = _text(root, kind.file)
     status: Status = "new"
     after = fresh
-    if mine is not None:
+    if mine is not None and mine.strip():  # an empty file has nothing to keep
         base = _base(root, state, kind) if former else None
         if base is None and mine != fresh:
             raise ConflictError(
@@ -136,7 +136,7 @@ def _text(root: Path, path: str) -> str | None:
         ) from error
 
 
-def _refuse_link(root: Path, path: str) -> None:
+def _refuse_what_is_in_the_way(root: Path, path: str) -> None:
     if (root / path).is_symlink() or is_behind_a_link(root, path):
         raise ConflictError(
             f"`{path}` is a link, or in a folder that is one",
@@ -144,6 +144,17 @@ def _refuse_link(root: Path, path: str) -> None:
             accepted="a plain file; a link is neither replaced nor followed",
             todo="put the file in the link's place",
         )
+    for there, is_wrong in (
+        (root / path, (root / path).is_dir()),
+        ((root / path).parent, (root / path).parent.is_file()),
+    ):
+        if is_wrong:
+            raise ConflictError(
+                f"`{there.relative_to(root).as_posix()}` is in the way",
+                where=str(there),
+                accepted=f"a place for the file `{path}`",
+                todo="move it away, then try again",
+            )
 
 
 def _merged(path: str, base: str, mine: str, fresh: str) -> str:

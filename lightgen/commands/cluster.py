@@ -258,7 +258,9 @@ def _show(found: JobFile, state: ProjectState, *, written: bool) -> None:
         console.put(f"Nothing written. The plan for {job.file}:\n")
         console.put(_diff(found).rstrip())
         return
-    if found.status == "new":
+    if found.before == found.after:
+        console.put(f"{job.file} says so already; the options are remembered.")
+    elif found.status == "new":
         console.put(f"Wrote {job.file}.")
     else:
         kept = " Your edits are kept." if found.status == "edited" else ""

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+
+# What a line sets: an option of `sbatch`, which is read wherever it stands, or a key of YAML.
+_BATCH_OPTION = re.compile(r"#SBATCH\s+--[\w-]+")
+_KEY = re.compile(r"\s*[\w./-]+:(?=\s)")
 
 
 @dataclass(frozen=True)
@@ -31,22 +36,40 @@ class _Change:
     lines: list[str]
 
     def meets(self, other: _Change) -> bool:
-        """Tell whether some line is in both; lines put in between are not."""
-        return self.start < other.end and other.start < self.end
+        """Tell whether some line is in both, or both give one setting two values."""
+        if self.start < other.end and other.start < self.end:
+            return True
+        mine = {_setting(line) for line in self.lines if line not in other.lines}
+        both = mine & {_setting(line) for line in other.lines} - {""}
+        is_here = self.start == other.start
+        return any(is_here or _BATCH_OPTION.match(setting) for setting in both)
+
+    def without(self, others: list[_Change]) -> _Change:
+        """Leave out what others put in here, too; an option of `sbatch` anywhere."""
+        if self.start != self.end:
+            return self
+        here = {line for o in others if o.start == self.start for line in o.lines}
+        there = {line for o in others for line in o.lines if _BATCH_OPTION.match(line)}
+        kept = [line for line in self.lines if line not in here | there]
+        return replace(self, lines=kept)
 
 
 def merge_lines(base: str, ours: str, theirs: str) -> tuple[str, list[LineConflict]]:
     """Bring the change from `base` to `theirs` into `ours`.
 
     Changes of neighbouring lines do not disturb each other: each line of a job file
-    stands for itself. Where both put lines in at one place, both stay.
+    stands for itself. Where both put lines in at one place, both stay, unless they set the
+    same thing: that is a conflict, as two values of one line are.
 
     Returns:
         The merged text, and what both changed differently; with any, the text is `ours`.
     """
+    if not ours.endswith("\n"):
+        text, conflicts = merge_lines(base, f"{ours}\n", theirs)
+        return text.removesuffix("\n"), conflicts
     lines = base.splitlines(keepends=True)
     mine, new = _changes(lines, ours), _changes(lines, theirs)
-    wanted = [change for change in new if not any(_same(change, m) for m in mine)]
+    wanted = [w.without(mine) for w in new if not any(_same(w, m) for m in mine)]
     clashes = [(m, w) for w in wanted for m in mine if m.meets(w)]
     if clashes:
         return ours, [
@@ -84,3 +107,9 @@ def _changes(lines: list[str], text: str) -> list[_Change]:
 
 def _same(one: _Change, other: _Change) -> bool:
     return (one.start, one.end, one.lines) == (other.start, other.end, other.lines)
+
+
+def _setting(line: str) -> str:
+    """Return the name of what a line sets; "" if it sets nothing that is known."""
+    found = _BATCH_OPTION.match(line) or _KEY.match(line)
+    return found.group() if found else ""

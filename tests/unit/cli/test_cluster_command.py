@@ -123,6 +123,46 @@ def test_conflict_names_the_line_and_both_texts(run_cli: Cli, project: Path) -> 
     assert "#SBATCH --time=48:00:00" in settings(project)
 
 
+def test_option_that_was_written_by_hand_is_not_outdone(
+    run_cli: Cli, project: Path
+) -> None:
+    """sbatch takes the last of two lines: the option would be without effect."""
+    cluster(run_cli, "slurm")
+    edit(project, "set -e\n", "#SBATCH --partition=debug\nset -e\n")
+    result = run_cli("cluster", "slurm", "--partition", "gpu")
+    assert result.code == 3
+    assert "you:       #SBATCH --partition=debug" in result.err
+    assert "generator: #SBATCH --partition=gpu" in result.err
+    said = cluster(run_cli, "slurm", "--partition", "debug")
+    assert "says so already; the options are remembered" in said
+    assert settings(project).count("#SBATCH --partition=debug") == 1
+
+
+def test_editor_that_cuts_the_last_line_end(run_cli: Cli, project: Path) -> None:
+    cluster(run_cli, "torchrun")
+    path = project / "cluster/torchrun.sh"
+    path.write_text(path.read_text().rstrip())
+    cluster(run_cli, "torchrun", "--devices", "2")
+    assert path.read_text().endswith('--trainer.devices 2 --trainer.num_nodes 1 "$@"')
+
+
+def test_emptied_file_is_written_anew(run_cli: Cli, project: Path) -> None:
+    cluster(run_cli, "slurm")
+    before = (project / SLURM).read_text()
+    (project / SLURM).write_text("")
+    assert "Wrote cluster/slurm.sh" in cluster(run_cli, "slurm")
+    assert (project / SLURM).read_text() == before
+
+
+@pytest.mark.parametrize("there", ["cluster/slurm.sh/x", "cluster"])
+def test_what_is_in_the_way_is_named(there: str, run_cli: Cli, project: Path) -> None:
+    (project / there).parent.mkdir(parents=True, exist_ok=True)
+    (project / there).touch()
+    result = run_cli("cluster", "slurm")
+    assert result.code == 3
+    assert f"`{there.removesuffix('/x')}` is in the way" in result.err
+
+
 def test_a_second_time_there_is_nothing_to_do(run_cli: Cli, project: Path) -> None:
     options = ["slurm", "--nodes", "2"]
     cluster(run_cli, *options)

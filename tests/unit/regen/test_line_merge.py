@@ -25,6 +25,16 @@ BASE = "a\nb\nc\nd\n"
         ),
         pytest.param("a\nc\nd\n", "a\nc\nd\nx\n", "a\nc\nd\nx\n", id="taken out by me"),
         pytest.param("a\nb\nc\nd", "A\nb\nc\nd\n", "A\nb\nc\nd", id="no last line end"),
+        pytest.param("a\nb\nc\nd", "a\nb\nc\nD\n", "a\nb\nc\nD", id="last line alone"),
+        pytest.param(
+            "a\nb\nc\nd", "a\nb\nc\nd\ne\n", "a\nb\nc\nd\ne", id="behind the last"
+        ),
+        pytest.param(
+            "a\nm\ng\nb\nc\nd\n",
+            "a\ng\nb\nc\nd\n",
+            "a\nm\ng\nb\nc\nd\n",
+            id="partly alike",
+        ),
         pytest.param("", BASE, "", id="all taken out"),
     ],
 )
@@ -42,6 +52,29 @@ def test_line_taken_out_and_changed_is_a_conflict() -> None:
     ours, theirs = "a\nc\nd\n", "a\nB\nc\nd\n"
     conflict = LineConflict(line=2, ours="", theirs="B\n")
     assert merge_lines(BASE, ours, theirs) == (ours, [conflict])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (
+            "#SBATCH --partition=debug\na\nb\nc\nd\n",
+            "a\nb\n#SBATCH --partition=gpu\nc\nd\n",
+        ),
+        ("a\n  memory: 1Gi\nb\nc\nd\n", "a\n  memory: 2Gi\nb\nc\nd\n"),
+    ],
+    ids=["option of sbatch, anywhere", "key, at one place"],
+)
+def test_setting_that_both_put_in_is_a_conflict(ours: str, theirs: str) -> None:
+    merged, (conflict,) = merge_lines(BASE, ours, theirs)
+    assert merged == ours
+    assert (conflict.ours in ours, conflict.theirs in theirs) == (True, True)
+
+
+def test_setting_that_both_put_in_alike_is_there_once() -> None:
+    ours = "a\nb\nc\nd\n#SBATCH --partition=gpu\n"
+    theirs = "a\n#SBATCH --partition=gpu\nb\nc\nd\n"
+    assert merge_lines(BASE, ours, theirs) == (ours, [])
 
 
 @pytest.mark.parametrize("seed", range(200))
