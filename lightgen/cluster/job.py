@@ -12,7 +12,7 @@ from lightgen.cluster import values
 
 J = TypeVar("J", bound="Job")
 CLEARED = "none"
-"""What one says to take an option back."""
+"""What one says to have an option's default again."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,12 @@ def with_options(job: J, given: Mapping[str, Any]) -> J:
     Raises:
         JobOptionError: An option cannot work.
     """
-    taken = {name: _value(value) for name, value in given.items() if value is not None}
+    defaults: dict[str, Any] = {field.name: field.default for field in fields(job)}
+    taken = {
+        name: defaults[name] if value in (CLEARED, [CLEARED]) else _value(value)
+        for name, value in given.items()
+        if value is not None
+    }
     changed = replace(job, **taken)
     changed.check()
     return changed
@@ -93,6 +98,4 @@ def program(package: str, *arguments: str) -> str:
 
 
 def _value(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return () if list(value) == [CLEARED] else tuple(value)
-    return "" if value == CLEARED else value
+    return tuple(value) if isinstance(value, list) else value

@@ -62,9 +62,11 @@ class KubernetesJob(Job):
                 f"{self.kind!r} is no kind of job",
                 where="option --kind",
                 accepted=" or ".join(KINDS),
-                todo=f"--kind {near}" if near else "",
+                todo=f"--kind {near or KINDS[0]}",
             )
-        for name in ("name", "namespace", "claim"):
+        if self.name:
+            values.check_job_name("option --name", self.name)
+        for name in ("namespace", "claim"):
             if value := getattr(self, name):
                 values.check_dns_label(f"option --{name}", value)
         if self.image:
@@ -94,8 +96,8 @@ class KubernetesJob(Job):
                 accepted="an image with the project in it, at --workdir",
                 todo="--image registry.example.com/NAME:TAG",
             )
-        name = self.name or values.as_dns_label(package)
-        values.check_dns_label("option --name", name)
+        name = self.name or values.as_job_name(package)
+        values.check_job_name("option --name", name)
         namespace = ""
         if self.namespace:
             namespace = f"  namespace: {values.as_yaml(self.namespace)}\n"

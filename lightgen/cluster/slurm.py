@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from lightgen.cluster import values
 from lightgen.cluster.job import Job, program
+from lightgen.errors import JobOptionError
 
 # How long the other processes may take to end behind the first: rank 0 puts the job back
 # into the queue last of all. A process that hangs after a crash is ended then.
 _END_WITHIN_S = 300
+_LONGEST_WARNING_S = 65_535  # Source: `man sbatch`, --signal
 _PORTS = 15_000  # from as many on: below those that Linux gives to anybody
 
 
@@ -57,18 +59,29 @@ class SlurmJob(Job):
             values.check_time("option --time", self.time)
         if self.memory:
             values.check_slurm_memory("option --memory", self.memory)
-        for name in ("partition", "account", "qos", "gpu_type"):
+        for name in ("partition", "account", "qos"):
             if value := getattr(self, name):
-                option = f"option --{name.replace('_', '-')}"
-                values.check_slurm_name(option, value)
-        for name, unit in (
-            ("cpus_per_device", "cores; 0 is the cluster's default"),
-            ("signal_before", "seconds; 0 is no warning"),
-        ):
-            option = f"option --{name.replace('_', '-')}"
-            values.check_number(option, getattr(self, name), 0, unit)
+                values.check_slurm_name(f"option --{name}", value)
+        if self.gpu_type:
+            values.check_gpu_type("option --gpu-type", self.gpu_type)
+        cores = "cores; 0 is the cluster's default"
+        values.check_number("option --cpus-per-device", self.cpus_per_device, 0, cores)
+        self._check_signal()
         for line in self.setup:
             values.check_line("option --setup", line)
+
+    def _check_signal(self) -> None:
+        option = "option --signal-before"
+        values.check_number(option, self.signal_before, 0, "seconds; 0 is no warning")
+        limit = values.seconds_of(self.time) if self.time else 0
+        most = min(_LONGEST_WARNING_S, limit - 1 if limit else _LONGEST_WARNING_S)
+        if self.signal_before > most:
+            raise JobOptionError(
+                f"a warning {self.signal_before} seconds before the end comes at the start",
+                where=option,
+                accepted=f"a number from 0 to {most}, less than --time",
+                todo="a longer --time, or a shorter --signal-before",
+            )
 
     def start(self, package: str) -> list[str]:
         """See `Job`."""

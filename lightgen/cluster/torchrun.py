@@ -17,7 +17,7 @@ class TorchrunJob(Job):
     """Options of torchrun.
 
     Attributes:
-        rendezvous: HOST:PORT of the first machine; "" for one machine alone.
+        rendezvous: HOST:PORT of the first machine; not used by one machine alone.
         restarts: How often all processes are started again after one has failed.
         setup: Commands before the program.
     """
@@ -59,7 +59,8 @@ class TorchrunJob(Job):
             last=self.nodes - 1,
             setup="".join(f"{line}\n" for line in self.setup),
             options=launch_options(self),
-            rendezvous=self.rendezvous or "localhost:29400",
+            # One machine alone takes any port that is free.
+            rendezvous=self.rendezvous if self.nodes > 1 else "localhost:0",
             meet=MEET_WITHIN_S,
             program=program(package, *program_options(self)),
         )

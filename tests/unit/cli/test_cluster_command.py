@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from command_line import Cli, snapshot
 
+from lightgen.cluster.values import seconds_of
+
 SLURM = "cluster/slurm.sh"
 STATE = ".lightgen/state.json"
 
@@ -286,9 +288,16 @@ def test_damaged_options_are_said(run_cli: Cli, project: Path) -> None:
         ("slurm --time 24h", ["'24h' is no time", "--time 24:00:00"]),
         ("slurm --time 1:2:3:4", ["option --time"]),
         ("slurm --time 2days", ["--time 2-00"]),
-        ("slurm --devices 0", ["0 is too small", "option --devices", "at least 1"]),
+        (
+            "slurm --devices 0",
+            ["0 is too small", "option --devices", "a number from 1"],
+        ),
         ("slurm --nodes -1", ["option --nodes"]),
         ("slurm --nodes two", ["--nodes"]),
+        ("slurm --time 1 --signal-before 60", ["option --signal-before", "0 to 59"]),
+        ("slurm --time 1", ["90 seconds before the end comes at the start"]),
+        ("slurm --signal-before 70000", ["0 to 65535"]),
+        ("slurm --gpu-type a100:4", ["option --gpu-type", "--devices"]),
         ("slurm --memory 16GB", ["option --memory", "200G"]),
         ("slurm --signal-before -5", ["option --signal-before"]),
         ("slurm --cpus-per-device -1", ["option --cpus-per-device"]),
@@ -300,7 +309,9 @@ def test_damaged_options_are_said(run_cli: Cli, project: Path) -> None:
         ("torchrun --rendezvous host1:x", ["HOST:PORT"]),
         ("torchrun --restarts -1", ["option --restarts"]),
         ("kubernetes", ["needs an image", "--image"]),
-        ("kubernetes --image a/b --name My_Job", ["DNS label", "--name my-job"]),
+        ("kubernetes --image a/b --name My_Job", ["a letter first", "--name my-job"]),
+        ("kubernetes --image a/b --name 1job", ["a letter first", "--name job"]),
+        (f"kubernetes --image a/b --name {'x' * 51}", ["at most 50"]),
         ("kubernetes --image a/b --namespace -x", ["option --namespace"]),
         ("kubernetes --image a/b --claim A", ["option --claim", "--claim a"]),
         ("kubernetes --image a/b --kind pytorchjo", ["--kind pytorchjob"]),
@@ -317,7 +328,37 @@ def test_mistakes_are_answered(
     assert result.code == 2, result.out
     for text in expected:
         assert text in result.err
+    if result.err.startswith("error:"):
+        assert "  next:     " in result.err
     assert snapshot(project) == before
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        *(("30", 1800), ("1:30", 90), ("2:00:05", 7205), ("1-12", 129_600)),
+        *(("1-12:30", 131_400), ("1-0:0:1", 86_401), ("0", 0)),
+    ],
+)
+def test_times_of_slurm_are_read(time: str, seconds: int) -> None:
+    assert seconds_of(time) == seconds
+
+
+def test_none_brings_a_default_back(run_cli: Cli, project: Path) -> None:
+    options = ["kubernetes", "--image", "a/b", "--json"]
+    first = json.loads(cluster(run_cli, *options))["options"]
+    changed = ["--workdir", "/app", "--shared-memory", "1Gi", "--kind", "pytorchjob"]
+    cluster(run_cli, *options, *changed)
+    cleared = [word if word.startswith("--") else "none" for word in changed]
+    assert json.loads(cluster(run_cli, *options, *cleared))["options"] == first
+
+
+def test_one_machine_does_not_wait_for_a_former_meeting(
+    run_cli: Cli, project: Path
+) -> None:
+    cluster(run_cli, "torchrun", "--nodes", "2", "--rendezvous", "host1:29400")
+    cluster(run_cli, "torchrun", "--nodes", "1")
+    assert "host1" not in (project / "cluster/torchrun.sh").read_text()
 
 
 def test_setup_is_one_line_each(run_cli: Cli, project: Path) -> None:
