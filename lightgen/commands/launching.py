@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,12 +59,14 @@ TORCHRUN = "torch.distributed.run"
 # SLURM warns; torchrun itself would die of it and leave them behind.
 _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 _SET_BY_DEVICES = ("--trainer.devices", "--trainer.num_nodes")
+_OWN = ("--devices", "--nodes", "--node-rank", "--rendezvous", "--restarts")
 _ENDPOINT = re.compile(r"(?:\[[0-9A-Fa-f:]+\]|[^\s:\[\]]+):(?P<port>\d{1,5})")
 _LAST_PORT = 65535
 _COUNT = (
     "import sys; from lightgen_runtime.accelerators import choose_devices; "
     "print(len(choose_devices(sys.argv[1])))"
 )
+_SLIP = 0.85  # so alike are slips, not the program's own `--ckpt_path` and the like
 
 
 @dataclass(frozen=True)
@@ -170,11 +173,30 @@ def read_launch(
                     todo=f"add --devices N, or --devices auto: --devices 2 {option} {value}",
                 )
         return Launch()
+    _check_spelling(overrides)
     _check_alone(overrides)
     _check_restarts(restarts or 0, node_rank)
     _check_meeting(nodes, node_rank, rendezvous)
     count = _read_devices(devices, overrides, configs)
     return Launch(count, nodes or 1, node_rank, rendezvous, restarts or 0)
+
+
+def _check_spelling(overrides: list[str]) -> None:
+    """Refuse a slip here: all processes would be started to say that it is unknown."""
+    for word in overrides:
+        name = word.partition("=")[0]
+        for near in get_close_matches(name, _OWN, n=1, cutoff=_SLIP):
+            is_known = near == name
+            raise UsageError(
+                (
+                    f"`{name}` is for `lightgen train` only"
+                    if is_known
+                    else f"unknown option `{name}`"
+                ),
+                where=f"option {name}",
+                accepted=", ".join(_OWN[:1] if is_known else _OWN),
+                todo=f"remove {name}" if is_known else f"did you mean {near}?",
+            )
 
 
 def _check_alone(overrides: list[str]) -> None:
@@ -301,10 +323,11 @@ def _count_devices(accelerator: str) -> int:
     )
     if done.returncode == 0:
         return int(done.stdout)
-    lines = done.stderr.strip().splitlines() or ["it said nothing"]
+    last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    said = re.sub(r"^[\w.]+(Exception|Error): ", "", last)
     raise UsageError(
-        f"`--devices auto`: the devices cannot be counted: {lines[-1]}",
+        f"`--devices auto`: the devices cannot be counted: {said}",
         where="option --devices",
-        accepted="auto, where torch finds the machine's devices",
-        todo="give their number: --devices 2",
+        accepted="auto, where torch finds devices of the accelerator",
+        todo="choose another --trainer.accelerator, or give the number: --devices 2",
     )

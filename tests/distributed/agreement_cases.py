@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -193,7 +195,12 @@ def stopping(world: int) -> Any:
         found[f"asked/{every}"] = [trainer.global_step, trainer.should_stop]
     stopper = EarlyStopping("score", patience=2)
     trainer = quiet(world, callbacks=[stopper], max_epochs=9)
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    logging.getLogger("lightgen_runtime").addHandler(handler)
     trainer.fit(Worse(), DataLoader(data, 20), DataLoader(data, 20))
+    logging.getLogger("lightgen_runtime").removeHandler(handler)
+    found["told"] = said.getvalue().count("did not improve")
     found["early"] = [trainer.current_epoch, stopper.stopping_reason.name]
     return found
 

@@ -99,8 +99,10 @@ def test_one_process_asking_to_stop_stops_all_at_the_same_step(
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_early_stopping_heeds_any_process(world: int, results: Run) -> None:
-    for result in results(world):
-        assert result["stopping"]["early"] == [3, "PATIENCE_EXHAUSTED"]
+    found = [result["stopping"] for result in results(world)]
+    assert all(each["early"] == [3, "PATIENCE_EXHAUSTED"] for each in found)
+    # The reason is that of all, and told once.
+    assert [each["told"] for each in found] == [1] + [0] * (world - 1)
 
 
 def test_checkpoints_are_rank_zeros_choice_everywhere(results: Run) -> None:

@@ -15,7 +15,7 @@ from lightgen_runtime.callbacks.monitored import (
     missing_metric_message,
 )
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
-from lightgen_runtime.utilities.rank_zero import logger, rank_zero_info, rank_zero_warn
+from lightgen_runtime.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 if TYPE_CHECKING:
     from lightgen_runtime.core.module import LightningModule
@@ -49,7 +49,8 @@ class EarlyStopping(Callback):
         check_on_train_epoch_end: Check at the end of the training epoch (true) or of
             validation (false); `None` chooses validation where there is one in mid-epoch
             or not in every epoch.
-        log_rank_zero_only: Only rank zero tells about stopping.
+        log_rank_zero_only: Without effect: all processes stop for the same reason, and
+            rank zero tells it.
 
     Raises:
         MisconfigurationException: At construction for an unknown `mode` or a negative
@@ -173,7 +174,7 @@ class EarlyStopping(Callback):
             self.stopping_reason = reason
             self.stopping_reason_message = message
         if message and (reason is not EarlyStoppingReason.NOT_STOPPED or self.verbose):
-            self._tell(trainer, message)
+            rank_zero_info(message)
 
     def _judge(self, current: Tensor) -> tuple[EarlyStoppingReason, str]:
         """Count `current` in; return whether to stop and what to say about it."""
@@ -221,9 +222,3 @@ class EarlyStopping(Callback):
                 f"{message} Monitor one of these, or pass `strict=False`."
             )
         rank_zero_warn(f"{message} Nothing can be stopped by it.")
-
-    def _tell(self, trainer: Trainer, message: str) -> None:
-        if trainer.world_size == 1 or self.log_rank_zero_only:
-            rank_zero_info(message)
-        else:
-            logger.info("[rank %d] %s", trainer.global_rank, message)

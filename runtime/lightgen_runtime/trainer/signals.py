@@ -337,8 +337,14 @@ def _announce(number: int) -> None:
         return
     text = f"{_name(number)}: stopping after the running batch"
     if number == signal.SIGINT:
-        # The terminal has echoed ^C in the middle of a line.
-        text = "\nStopping after the running batch; Ctrl-C again stops at once"
+        # The terminal has echoed ^C in the middle of a line. torchrun makes a SIGTERM of
+        # the second one.
+        again = (
+            ""
+            if "TORCHELASTIC_RUN_ID" in os.environ
+            else "; Ctrl-C again stops at once"
+        )
+        text = f"\nStopping after the running batch{again}"
     with suppress(OSError):
         os.write(2, f"{text}\n".encode())  # streams of Python's may be in use just now
 

@@ -167,6 +167,12 @@ MEET = ("--nodes", "2", "--rendezvous")
             "--node-rank",
         ),
         (
+            ["--devices", "2", "--restart", "3"],
+            "unknown option `--restart`",
+            "--restart",
+        ),
+        (["--devices", "2", "--node_rank=0"], "`--node_rank`", "--node_rank"),
+        (
             ["--devices", "2", "--trainer.devices=4"],
             "`--devices` and `--trainer.devices` both say",
             "--trainer.devices",
@@ -198,10 +204,18 @@ def test_bad_input_is_one_clear_error(
     assert done.out == ""
 
 
+def test_option_of_a_fit_is_refused_elsewhere(project: Path) -> None:
+    options = ["--devices", "2", "--restarts", "3"]
+    done = run_process("validate", *options, cwd=project)
+    assert done.returncode == 2
+    assert "`--restarts` is for `lightgen train` only" in done.stderr
+
+
 def test_devices_that_cannot_be_counted(project: Path) -> None:
     options = ["--devices", "auto", "--trainer.accelerator", "tpu"]
     done = run_process("train", *options, cwd=project)
     assert done.returncode == 2
     assert "cannot be counted" in done.stderr
     assert "'tpu'" in done.stderr
+    assert "MisconfigurationException" not in done.stderr
     assert "Traceback" not in done.stderr
