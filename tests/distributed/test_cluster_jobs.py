@@ -122,7 +122,7 @@ def test_machines_meet_by_torchrun_and_start_again_after_a_crash(
     tmp_path: Path,
 ) -> None:
     project = make_project(tmp_path, CRASHES)
-    job = TorchrunJob(2, 2, rendezvous=f"127.0.0.1:{free_port()}", restarts=1)
+    job = TorchrunJob(nodes=2, rendezvous=f"127.0.0.1:{free_port()}", restarts=1)
     (project / job.file).write_text(job.text("project"))
     nodes = [
         subprocess.Popen(
