@@ -237,14 +237,14 @@ def _check_meeting(
             f"`--nodes {nodes}` is no number of machines",
             where="option --nodes",
             accepted="a number from 1",
-            todo="for example: --nodes 2 --rendezvous HOST:29500",
+            todo="for example: --nodes 2 --rendezvous HOST:29400",
         )
     if (nodes or 1) > 1 and rendezvous is None:
         raise UsageError(
             f"`--nodes {nodes}` without `--rendezvous`: the machines cannot find each other",
             where="option --nodes",
             accepted="the name of one of them, and a free port there",
-            todo=f"add it, the same on each: --nodes {nodes} --rendezvous HOST:29500",
+            todo=f"add it, the same on each: --nodes {nodes} --rendezvous HOST:29400",
         )
     if (nodes or 1) == 1:
         for option, value in (("--node-rank", node_rank), ("--rendezvous", rendezvous)):
@@ -270,7 +270,7 @@ def _check_meeting(
             f"`--rendezvous {rendezvous}` is no HOST:PORT",
             where="option --rendezvous",
             accepted=f"a host's name or address, a colon, a port from 1 to {_LAST_PORT}",
-            todo="for example: --rendezvous node0:29500",
+            todo="for example: --rendezvous node0:29400",
         )
 
 
