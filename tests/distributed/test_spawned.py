@@ -202,6 +202,26 @@ def test_interactive_session_forks_a_process_for_a_gpu(tmp_path: Path) -> None:
     assert initialized == "False"
 
 
+FORK_SERVER = """
+from launched_net import *
+from lightgen_runtime.strategies import DDPStrategy
+
+if __name__ == "__main__":
+    trainer, model = quiet(2, strategy=DDPStrategy(start_method="forkserver")), Told()
+    trainer.fit(model, loader())
+    print(json.dumps(weights(model)))
+"""
+
+
+@needs_fork
+def test_processes_of_a_fork_server(tmp_path: Path, own: dict[str, Any]) -> None:
+    (tmp_path / "main.py").write_text(FORK_SERVER)
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    done = program("main.py", cwd=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == own["weights"]
+
+
 def quiet(**flags: Any) -> Trainer:
     return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **flags)
 

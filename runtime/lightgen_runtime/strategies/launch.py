@@ -184,10 +184,10 @@ def start_processes(ranks: Ranks, make_store: Callable[[], Any]) -> Any:
 
 def join_store(timeout: timedelta) -> Any | None:
     """Return the store of the rank 0 that started this process; None if none did."""
-    starter = os.environ.get(STARTER)
-    if starter is None:
+    if STARTER not in os.environ:
         return None
-    watcher = threading.Thread(target=_end_with, args=(int(starter),), daemon=True)
+    # That of a process may be another one than what has started it, such as a fork server.
+    watcher = threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True)
     watcher.start()
     port = int(os.environ["MASTER_PORT"])
     return _TCPStore(os.environ["MASTER_ADDR"], port, timeout=timeout)
@@ -278,15 +278,17 @@ def own_command() -> list[str]:
     return [sys.executable, *arguments]
 
 
-def _end_with(starter: int) -> None:
-    """End this process soon after the one that started it, however that one ended."""
-    while os.getppid() == starter:
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, however that one ended."""
+    while os.getppid() == parent:
         time.sleep(_LOOK_EVERY_S)
     leave(1)
 
 
 def leave(code: int) -> None:
     """End this process at once, wherever its threads are; nothing is cleaned up."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # they may be closed
+        os._exit(code)
