@@ -26,7 +26,10 @@ from trial_net import Net, numbered, quiet
 CASES: dict[str, type[Net]] = {}
 FAULTY = 1
 # Cases in which it matters who goes wrong: rank 0 compares what the others tell.
-ALSO_RANK_0 = ("Raises", "RaisesAtStart", "Killed", "Gathers", "SkipsLoss")
+ALSO_RANK_0 = (
+    *("Raises", "RaisesAtStart", "Killed", "Gathers", "SkipsLoss"),
+    "EndsBetweenRuns",
+)
 _AT_ONCE = 5
 _LONGEST_S = 40
 
@@ -69,6 +72,22 @@ class Killed(Raises):
 class SilentlyGone(Raises):
     def fail(self) -> None:
         os._exit(7)
+
+
+@case
+class RaisesOfNetwork(Raises):
+    """As reading data may: it is none of the processes' network."""
+
+    def fail(self) -> None:
+        raise RuntimeError("socket.py: Connection reset by peer")
+
+
+@case
+class EndsBetweenRuns(Net):
+    def end_in_one(self) -> None:
+        if is_faulty(self):
+            sys.exit()
+        self.trainer.fit(self, DataLoader(numbered(16), 2))
 
 
 @case
@@ -166,7 +185,10 @@ def run(name: str, faulty: int) -> None:
     FAULTY = faulty
     torch.set_num_threads(1)
     trainer = quiet(2)
-    trainer.fit(CASES[name](), DataLoader(numbered(16), 2), DataLoader(numbered(4), 2))
+    module = CASES[name]()
+    trainer.fit(module, DataLoader(numbered(16), 2), DataLoader(numbered(4), 2))
+    if isinstance(module, EndsBetweenRuns):
+        module.end_in_one()
 
 
 def stores(count: int) -> tuple[int, list[int]]:

@@ -83,6 +83,25 @@ def test_exit_code_is_that_of_the_first_that_failed(ends: dict[str, End]) -> Non
     assert ends["Exits.1"].codes == [3, 3]
 
 
+def test_error_about_another_network_is_its_own(ends: dict[str, End]) -> None:
+    end = ends["RaisesOfNetwork.1"]
+    assert end.codes == [1, 1]
+    assert "RuntimeError: socket.py: Connection reset by peer" in end.said[1]
+    assert "without a word" not in end.all_said
+    assert "Rank 0 ends: rank 1 has left by RuntimeError" in end.said[0]
+
+
+@pytest.mark.parametrize("faulty", [0, 1])
+def test_end_of_one_program_ends_who_waits_for_it(
+    faulty: int, ends: dict[str, End]
+) -> None:
+    end, other = ends[f"EndsBetweenRuns.{faulty}"], 1 - faulty
+    assert (end.codes[faulty], end.codes[other]) == (0, 1)
+    assert end.seconds < SOON_S
+    assert f"Rank {other} ends: rank {faulty} has ended its program" in end.said[other]
+    assert "waited for it: the beginning of the run at" in end.said[other]
+
+
 @pytest.mark.parametrize("case", ["Killed.0", "Killed.1", "SilentlyGone.1"])
 def test_process_that_says_nothing(case: str, ends: dict[str, End]) -> None:
     end, other = ends[case], 1 - int(case[-1])
@@ -159,6 +178,7 @@ def test_programs_that_start_their_processes(tmp_path: Path) -> None:
         "Gathers": [str(HERE / "faulty.py"), "Gathers", "1"],
         "Killed": [str(HERE / "faulty.py"), "Killed", "1"],
         "Exits": [str(HERE / "faulty.py"), "Exits", "1"],
+        "EndsBetweenRuns": [str(HERE / "faulty.py"), "EndsBetweenRuns", "0"],
         "Raises": [*torchrun, str(HERE / "faulty.py"), "Raises", "1"],
     }.items():
         running[name] = subprocess.Popen(
@@ -171,7 +191,9 @@ def test_programs_that_start_their_processes(tmp_path: Path) -> None:
         )
     said = {name: each.communicate(timeout=120)[1] for name, each in running.items()}
     codes = {name: each.returncode for name, each in running.items()}
+    ends_early = codes.pop("EndsBetweenRuns")
     assert codes == {"Gathers": 1, "Killed": 137, "Exits": 3, "Raises": 1}
+    assert ends_early == 1  # by that of the process that waited for the first one
     assert said["Gathers"].count("parted ways") == 1
     assert "Traceback" not in said["Gathers"]
     assert "Rank 0 ends" not in said["Gathers"]

@@ -111,15 +111,6 @@ _ASKED = (
 )
 
 
-def first_difference(one: list[Call], other: list[Call]) -> int | None:
-    """Return the number of the first call that two processes have made differently."""
-    others = {call.number: call for call in other}
-    for call in one:
-        if others.get(call.number, call) != call:
-            return call.number
-    return None
-
-
 def _inner_and_site(frames: list[dict[str, Any]]) -> tuple[list[str], str]:
     """Return the functions inside of the user's line, outermost first, and that line."""
     names: list[str] = []

@@ -188,9 +188,7 @@ class ParallelStrategy(Strategy):
         return store_at(environment, self._ranks, self.timeout)
 
     def _leave(self) -> None:
-        if self._watch is not None:
-            self._watch.note_exit()
-        if dist.is_initialized() and not self._alone:
+        if dist.is_initialized() and not (self._watch and self._watch.is_ending):
             # A reducer that is left over would keep the group's threads running into the
             # end of the interpreter, which they do not survive.
             gc.collect()

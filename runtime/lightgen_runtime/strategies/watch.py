@@ -3,12 +3,14 @@
 A thread looks twice a second whether this process has been waiting for the others in the
 same call for a while. Only then does it tell, through the store that made the processes
 find each other, what the calls were. Where two processes differ in one, neither can ever
-go on; nor can one that waits for a process which an exception has taken out of the run.
-A process that computes for long makes no wrong call, and is never accused.
+go on; nor can one that waits for a process which an exception has taken out of the run, or
+whose program has ended. A process that computes for long makes no wrong call, and is never
+accused.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import threading
@@ -31,6 +33,7 @@ _LOOK_EVERY_S = 0.5
 _STUCK_S = 1.5
 # How many calls are compared. Processes that differ are soon stuck.
 _MOST_CALLS = 500
+_ENDED = "lightgen/watch/ended"  # whose program ended first, and behind which call
 # How long to wait for what others have to tell, and for a process to end by itself.
 _ANSWER_S = 10.0
 _GRACE_S = 5.0
@@ -60,6 +63,7 @@ class Watch:
 
     Attributes:
         has_told: Whether it has said why this process ends.
+        is_ending: Whether an exception has taken this process out of the run.
     """
 
     def __init__(self, store: Any, rank: int, cuda: bool) -> None:
@@ -68,12 +72,12 @@ class Watch:
         self._run = -1
         self._training_step = ""
         self.has_told = False
-        self._ending = False  # by an exception in this process
+        self.is_ending = False
         self._position: Any = None
         self._since = time.monotonic()
-        self._told: Any = None  # the position of which the others know
+        self._told = 0  # the newest of its calls of which rank 0 knows
         self._read = 0
-        self._calls: dict[int, list[Call]] = {}
+        self._calls: dict[int, tuple[Call, int]] = {}  # by whom each was told first
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -88,19 +92,20 @@ class Watch:
         """
         self._training_step = training_step
         self._run += 1
-        self._ending = False
+        self.is_ending = False
 
     def cause_of(self, error: BaseException) -> BaseException:
         """Return what has led to an error: itself, or what another process has done.
 
         The first process to call this in a run is the one that failed.
         """
-        self._ending = True
+        self.is_ending = True
         if isinstance(error, OtherProcessError):
             return error
+        own = Failure(self.rank, *_told_of(error))
         try:
             if not _is_of_connection(error):
-                self._note(Failure(self.rank, *_told_of(error)))
+                self._note(own)
                 _show_launcher(error)
                 return error
             deadline = time.monotonic() + _GRACE_S
@@ -109,9 +114,11 @@ class Watch:
                 if self._store.check([self._key("message")]):
                     message = self._store.get(self._key("message")).decode()
                     return OtherProcessError(message, 1)
-                if (failure := self.failure()) and failure.rank != self.rank:
+                failure = self.failure() or self._ended_before()
+                if failure is not None and failure.rank != self.rank:
                     return self._consequence(failure)
                 time.sleep(0.1)
+            self._note(own)
         except RuntimeError:  # of a store whose process is gone
             pass
         add_note(
@@ -132,10 +139,13 @@ class Watch:
             self._store.set(self._key(f"torn_down/{self.rank}"), "")
 
     def note_exit(self) -> None:
-        """Note that this process has said all it had to say, and look no more."""
+        """Note that this process makes no more calls, and look no more."""
+        position = flight_record.position(self._cuda)
         with suppress(RuntimeError):
             self._store.set(self._key(f"gone/{self.rank}"), "")
-        # The interpreter's end would not wait for a thread that is inside of torch.
+            if position is not None:
+                ended = json.dumps([self.rank, position[0]])
+                self._store.compare_set(_ENDED, "", ended)
         self._over.set()
         self._thread.join(_GRACE_S)
 
@@ -167,21 +177,36 @@ class Watch:
         if position != self._position:
             self._position, self._since = position, now
         waits = position is not None and position[0] > position[1]
-        if (waits and now - self._since > _STUCK_S) or self._ending:
+        if (waits and now - self._since > _STUCK_S) or self.is_ending:
             self._tell_calls()
             self._answer()
-            if not self._ending and (failure := self.failure()):
+            if not self.is_ending and (failure := self.failure()):
                 self._leave_for(failure)
+            if not self.is_ending and (failure := self._ended_before()):
+                self._consequence(failure)
+                leave(failure.code)
         if self.rank == 0:
             self._compare()
 
+    def _ended_before(self) -> Failure | None:
+        """Return whose program has ended without the call that this process waits in."""
+        if not self._store.check([_ENDED]):
+            return None
+        rank, made = json.loads(self._store.get(_ENDED))
+        position = flight_record.position(self._cuda)
+        if rank == self.rank or position is None or position[0] <= made:
+            return None
+        return Failure(rank, "has ended its program", 1)
+
     def _tell_calls(self) -> None:
-        if self._told == (self._run, self._position):
+        """Tell rank 0 which calls were made since it was last told."""
+        if self._position is None or self._position[0] == self._told:
             return
-        self._told = (self._run, self._position)
         made = flight_record.calls(self._cuda, _MOST_CALLS)
+        new = [call for call in made if call.number > self._told]
+        self._told = self._position[0]
         number = self._store.add("lightgen/watch/told", 1)
-        self._store.set(f"lightgen/watch/told/{number}", json.dumps([self.rank, made]))
+        self._store.set(f"lightgen/watch/told/{number}", json.dumps([self.rank, new]))
 
     def _compare(self) -> None:
         """Compare what has been told since; for the thread of rank 0."""
@@ -192,13 +217,14 @@ class Watch:
                 return  # it is on its way; waiting for it would hold up the main thread
             rank, made = json.loads(self._store.get(key))
             self._store.delete_key(key)
-            self._calls[rank] = [Call(*call) for call in made]
             self._read = number
-            for other, theirs in self._calls.items():
-                differs = flight_record.first_difference(self._calls[rank], theirs)
-                if differs is not None:
-                    self._end_all(differs, sorted((rank, other)))
+            for call in (Call(*each) for each in made):
+                theirs, other = self._calls.setdefault(call.number, (call, rank))
+                if theirs != call:
+                    self._end_all(call.number, sorted((rank, other)))
                     return
+        for number in sorted(self._calls)[: -2 * _MOST_CALLS]:
+            del self._calls[number]
 
     def _end_all(self, call: int, ranks: list[int]) -> None:
         """Say on which lines two processes have parted, and end all."""
@@ -209,7 +235,8 @@ class Watch:
             key = self._key(f"answer/{rank}")
             while not self._store.check([key]) and time.monotonic() < deadline:
                 self._answer()
-                self._over.wait(0.1)
+                if self._over.wait(0.1):
+                    return
             known = self._store.check([key])
             said = self._store.get(key).decode() if known else "no answer"
             lines.append(f"  rank {rank}: {said}")
@@ -225,7 +252,7 @@ class Watch:
         self._store.set(self._key("message"), message)
         # The others end first: their connections are what rank 0 may be woken by.
         self._over.wait(_GRACE_S)
-        if not self._ending and not self._over.is_set():
+        if not self.is_ending and not self._over.is_set():
             leave(1)
 
     def _answer(self) -> None:
@@ -245,7 +272,7 @@ class Watch:
     def _leave_for(self, failure: Failure) -> None:
         """End, as soon as the process that failed has said why."""
         deadline = None
-        while not self._ending and not self._over.is_set():
+        while not self.is_ending and not self._over.is_set():
             now = time.monotonic()
             if self._store.check([self._key(f"gone/{failure.rank}")]):
                 deadline = now
@@ -277,6 +304,8 @@ def watching(rank: int) -> Watch:
     if _watch is None:
         store: Any = dist.distributed_c10d._get_default_store()
         _watch = Watch(store.clone(), rank, cuda="nccl" in dist.get_backend())
+        # The interpreter's end would not wait for a thread that is inside of torch.
+        atexit.register(_watch.note_exit)
     return _watch
 
 
@@ -284,8 +313,9 @@ def _is_of_connection(error: BaseException) -> bool:
     """Tell the errors that a call gives because of another process."""
     if not isinstance(error, RuntimeError):
         return False
-    text = str(error)
-    return any(word in text for word in ("gloo", "NCCL", "Connection ", "socket"))
+    # Those of gloo, and of NCCL inside of a step, are of no class of their own.
+    of_torch = isinstance(error, dist.DistError)
+    return of_torch or any(word in str(error) for word in ("gloo", "Gloo", "NCCL"))
 
 
 def _show_launcher(error: BaseException) -> None:
