@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from lightgen_runtime.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
+from lightgen_runtime.strategies import environments
 from lightgen_runtime.strategies.environments.detection import (
     STARTER,
     choose_environment,
@@ -196,10 +199,44 @@ def test_others_are_ranks_of_nobody(
     variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start(monkeypatch, variables)
+    monkeypatch.setattr(environments.slurm, "has_terminal", lambda: True)
     assert type(choose_environment()) is LightningEnvironment
     assert ranks_from_environment() is None
     assert quiet().world_size == 1
     assert quiet(devices=2).world_size == 2
+
+
+def test_tasks_of_srun_in_an_interactive_session_are_ranks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start(monkeypatch, SRUN, {"SLURM_JOB_NAME": "interactive"})  # that of `salloc`
+    monkeypatch.setattr(environments.slurm, "has_terminal", lambda: False)
+    assert type(choose_environment()) is SLURMEnvironment
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)  # as in a notebook
+    assert type(choose_environment()) is LightningEnvironment
+
+
+@pytest.mark.skipif(not hasattr(os, "setsid"), reason="needs sessions")
+def test_terminal_is_found_whatever_the_streams_are() -> None:
+    asks = (
+        "import os, sys; from lightgen_runtime.strategies.environments import slurm\n"
+        "for stream in range(2): os.dup2(os.open(os.devnull, os.O_RDWR), stream)\n"
+        "sys.exit(7 if slurm.has_terminal() else 0)"
+    )
+    in_terminal = (
+        f"import pty, sys; status = pty.spawn([sys.executable, '-c', {asks!r}])\n"
+        "sys.exit(status >> 8)"
+    )
+    codes = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            check=False,
+        ).returncode
+        for code in (in_terminal, asks)
+    ]
+    assert codes == [7, 0]
 
 
 def test_processes_that_a_program_has_started_are_its_own(

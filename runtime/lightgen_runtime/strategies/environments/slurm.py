@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 
 from lightgen_runtime.strategies.environments.cluster import (
     StartedByLauncher,
@@ -28,8 +29,9 @@ class SLURMEnvironment(StartedByLauncher):
         auto_requeue: Put the job back into its queue when a warning has ended the fit.
         requeue_signal: The warning; by default SIGUSR1.
 
-    Compat: an interactive session, a batch script's own process and a task that is alone
-    are no ranks: a trainer there starts its other processes itself.
+    Compat: the shell of an interactive session, a batch script's own process and a task
+    that is alone are no ranks: a trainer there starts its other processes itself. Tasks of
+    `srun` in such a session are ranks, though it gives them its job's name.
     """
 
     launcher = "SLURM"
@@ -50,9 +52,8 @@ class SLURMEnvironment(StartedByLauncher):
         # A batch script's own process has a rank's numbers too, but is in no step.
         step = number("SLURM_STEP_ID")
         of_step = step is not None and step < _NO_STEP
-        interactive = SLURMEnvironment.job_name() in INTERACTIVE
         has_others = SLURMEnvironment().creates_processes_externally
-        return of_step and has_others and not interactive
+        return of_step and has_others and not _is_interactive()
 
     @property
     def creates_processes_externally(self) -> bool:
@@ -117,6 +118,21 @@ class SLURMEnvironment(StartedByLauncher):
         first = re.match(r"(?:\[[^\]]*\]|[^,\s])*", nodes.strip())
         assert first is not None  # it may be empty
         return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first[0])
+
+
+def _is_interactive() -> bool:
+    """Tell whether somebody types into the session that this process belongs to."""
+    named = SLURMEnvironment.job_name() in INTERACTIVE
+    return named and (hasattr(sys, "ps1") or has_terminal())
+
+
+def has_terminal() -> bool:
+    """Tell whether a terminal controls this process, whatever its streams are."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY))
+    except OSError:
+        return False
+    return True
 
 
 def tasks_on_node(counts: str, node: int) -> int | None:
