@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from multiprocessing import parent_process
 from typing import Any
 
 import torch.distributed as dist
@@ -186,7 +187,6 @@ def join_store(timeout: timedelta) -> Any | None:
     """Return the store of the rank 0 that started this process; None if none did."""
     if STARTER not in os.environ:
         return None
-    # That of a process may be another one than what has started it, such as a fork server.
     watcher = threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True)
     watcher.start()
     port = int(os.environ["MASTER_PORT"])
@@ -279,8 +279,10 @@ def own_command() -> list[str]:
 
 
 def _end_with(parent: int) -> None:
-    """End this process soon after its parent, however that one ended."""
-    while os.getppid() == parent:
+    """End this process soon after what has started it, however that one ended."""
+    # Where that is not the parent: the parent of a fork server's process is the server.
+    starter = parent_process()
+    while os.getppid() == parent and (starter is None or starter.is_alive()):
         time.sleep(_LOOK_EVERY_S)
     leave(1)
 
