@@ -67,8 +67,10 @@ class Children:
             + local: subprocess.Popen(command, env=self._environment(local))
             for local in range(1, here)
         }
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
         if self._processes:
-            threading.Thread(target=self._watch, daemon=True).start()
+            self._thread.start()
         atexit.register(self._wait_at_exit)
 
     def _environment(self, local: int) -> dict[str, str]:
@@ -78,7 +80,8 @@ class Children:
 
     def _watch(self) -> None:
         while (failed := self._failed()) is None:
-            time.sleep(_LOOK_EVERY_S)
+            if self._over.wait(_LOOK_EVERY_S):
+                return
         rank, process = failed
         if self.watch is not None:
             code = exit_code(process)
@@ -87,10 +90,11 @@ class Children:
         self._end_the_others()
         # Rank 0 may be waiting for that process in a way that nothing can interrupt;
         # unless an exception has reached it: then it ends by itself.
-        time.sleep(GRACE_S)
-        while self.failing:
-            time.sleep(_LOOK_EVERY_S)
-        leave(exit_code(process))
+        self._over.wait(GRACE_S)
+        while self.failing and not self._over.wait(_LOOK_EVERY_S):
+            pass
+        if not self._over.is_set():
+            leave(exit_code(process))
 
     def _tell(self, rank: int, process: subprocess.Popen[bytes]) -> None:
         """Say once which process failed first, unless they were all interrupted."""
@@ -135,6 +139,10 @@ class Children:
             self._tell(*failed)
         self._told = True
         self._end_the_others()
+        # The interpreter's end aborts the process if that thread is inside of torch then.
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(GRACE_S)
         if failed is not None and (self.is_consequence or not failing):
             leave(exit_code(failed[1]))  # else it is that of what happened here
 
