@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -40,11 +42,12 @@ from lightgen_runtime.utilities.exceptions import (
     OtherProcessError,
 )
 from lightgen_runtime.utilities.nearest import did_you_mean
-from lightgen_runtime.utilities.rank_zero import rank_zero_only
+from lightgen_runtime.utilities.rank_zero import print_to_stderr, rank_zero_only
 from lightgen_runtime.utilities.seed import reset_seed
 
 # Source: torch's default for every backend but nccl.
 DEFAULT_TIMEOUT = timedelta(minutes=30)
+_PATIENCE_S = 30.0
 
 
 class ParallelStrategy(Strategy):
@@ -132,7 +135,8 @@ class ParallelStrategy(Strategy):
             share = (os.cpu_count() or 1) // self._ranks.local_world_size
             torch.set_num_threads(max(1, share))
         if not dist.is_initialized():
-            self._join(device)
+            with self._saying_if_alone():
+                self._join(device)
         elif dist.get_world_size() != self.world_size:
             raise MisconfigurationException(
                 f"this `Trainer` wants {self.world_size} process(es), and this program "
@@ -162,6 +166,25 @@ class ParallelStrategy(Strategy):
         atexit.register(self._leave)
         # Random numbers from here on are every process's, whatever rank 0 did before.
         reset_seed()
+
+    @contextmanager
+    def _saying_if_alone(self) -> Iterator[None]:
+        """Say so if the others do not come for a while: the time-out is a long one."""
+        environment = choose_environment(self.cluster_environment)
+
+        def say() -> None:
+            print_to_stderr(
+                f"Process {self.global_rank} of {self.world_size} still waits for the "
+                f"others to start{environment.quoted()}."
+            )
+
+        timer = threading.Timer(_PATIENCE_S, say)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _store(self) -> Any:
         """Return where the processes meet; None where torch is to find it out."""

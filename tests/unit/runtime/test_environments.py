@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lightgen_runtime import Trainer
 from lightgen_runtime.plugins.environments import (
@@ -23,7 +25,7 @@ from lightgen_runtime.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
-from lightgen_runtime.strategies import environments
+from lightgen_runtime.strategies import DDPStrategy, environments, parallel
 from lightgen_runtime.strategies.environments.detection import (
     STARTER,
     choose_environment,
@@ -451,3 +453,27 @@ def test_slurm_settings_say_what_requeues(monkeypatch: pytest.MonkeyPatch) -> No
     given = SLURMEnvironment(requeue_signal=signal.SIGUSR2)
     assert slurm.requeue_signal(given) == signal.SIGUSR2
     assert (SLURMEnvironment.job_id(), SLURMEnvironment.job_name()) == (4711, "train")
+
+
+def test_process_whose_others_do_not_come_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start(monkeypatch, {"LOCAL_RANK": "0", "MASTER_PORT": "29500"})
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that torch's setting stays
+    said: queue.Queue[str] = queue.Queue()
+    monkeypatch.setattr(parallel, "print_to_stderr", said.put)
+    monkeypatch.setattr(parallel, "_PATIENCE_S", 0.0)
+    found = []
+
+    def join(self: DDPStrategy, device: torch.device) -> None:
+        found.append(said.get(timeout=60))
+        raise InterruptedError
+
+    monkeypatch.setattr(DDPStrategy, "_join", join)
+    trainer = quiet(devices=2, strategy="ddp")
+    with pytest.raises(InterruptedError):
+        trainer.strategy.setup_environment()
+    assert found == [
+        "Process 0 of 2 still waits for the others to start (LOCAL_RANK=0, "
+        "MASTER_PORT=29500)."
+    ]

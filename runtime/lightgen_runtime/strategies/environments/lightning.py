@@ -23,7 +23,7 @@ class LightningEnvironment(ClusterEnvironment):
     """
 
     launcher = "hand"
-    variables = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")
+    variables = ("LOCAL_RANK", "WORLD_SIZE", *_OF_A_NODE)
 
     def __init__(self) -> None:
         self._port: int | None = None
