@@ -57,6 +57,14 @@ class Raises(Net):
 
 
 @case
+class RaisesAndWaits(Raises):
+    """For the others, while it cleans up."""
+
+    def teardown(self, stage: str) -> None:
+        dist.barrier()
+
+
+@case
 class Exits(Raises):
     def fail(self) -> None:
         sys.exit(3)

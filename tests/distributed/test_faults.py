@@ -79,6 +79,14 @@ def test_error_in_teardown_keeps_nobody_waiting(ends: dict[str, End]) -> None:
     assert ends["RaisesInTeardown.1"].codes == [0, 1]
 
 
+def test_nor_does_cleaning_up_that_waits_for_the_others(ends: dict[str, End]) -> None:
+    end = ends["RaisesAndWaits.1"]
+    assert end.codes == [1, 1]
+    assert end.seconds < SOON_S
+    assert "ValueError: this one is broken" in end.said[1]
+    assert "Rank 0 ends: rank 1 has left by ValueError" in end.said[0]
+
+
 def test_exit_code_is_that_of_the_first_that_failed(ends: dict[str, End]) -> None:
     assert ends["Exits.1"].codes == [3, 3]
 

@@ -177,7 +177,10 @@ class Watch:
         if position != self._position:
             self._position, self._since = position, now
         waits = position is not None and position[0] > position[1]
-        if (waits and now - self._since > _STUCK_S) or self.is_ending:
+        is_stuck = waits and now - self._since > _STUCK_S
+        if is_stuck and self.is_ending:
+            self.note_torn_down()  # its cleaning up waits for others that wait for its end
+        if is_stuck or self.is_ending:
             self._tell_calls()
             self._answer()
             if not self.is_ending and (failure := self.failure()):
