@@ -63,6 +63,7 @@ def whole() -> dict[str, Any]:
     """A fit, then everything else, with what the fit has left here."""
     kept, model = trainer(enable_checkpointing=True, logger=True), Told()
     kept.fit(model, loader(), loader())
+    model.training_step(next(iter(loader())), 0)  # logs, outside of any run
     found = {
         "weights": weights(model),
         "loss": kept.callback_metrics["loss"].item(),

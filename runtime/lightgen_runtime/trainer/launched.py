@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
+from lightgen_runtime.core.module import attach
 from lightgen_runtime.strategies.multiprocess import run_in_processes
 from lightgen_runtime.strategies.parallel import ParallelStrategy
 from lightgen_runtime.trainer.signals import settings_of
@@ -126,6 +127,7 @@ def launch(trainer: Trainer, run: Run, call: dict[str, Any]) -> Any:
         raise
     finally:
         trainer.state.stage = None
+        attach(run.module, None, run)
         if outcome:
             _take(trainer, run, outcome)
     trainer.state.status = TrainerStatus.FINISHED
