@@ -438,7 +438,9 @@ for moment, place in places.items():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes to kill")
 def test_killed_while_replacing_a_folder(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=True)
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # which forks cannot share
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    subprocess.run(command, check=True, env=hidden)
     for moment in ("data", "plain", "between", "after"):
         path = tmp_path / moment / "last.ckpt"
         assert len(list(path.parent.iterdir())) > 1, "it was not killed in between"
