@@ -169,7 +169,10 @@ def recover(root: Path) -> None:
 
 def _check_journal(journal: Path) -> None:
     """Refuse a journal that would have this user move files for somebody else."""
-    found = journal.lstat()
+    try:
+        found = journal.lstat()
+    except FileNotFoundError:  # the write that made it has just ended
+        return
     foreign = os.name == "posix" and found.st_uid != os.getuid()
     if foreign or not stat.S_ISDIR(found.st_mode):
         fault = "belongs to another user" if foreign else "is not a plain folder"

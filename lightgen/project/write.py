@@ -115,7 +115,10 @@ def locked(folder: Path) -> Iterator[None]:
         where=str(folder),
         todo="wait for it to end, then try again",
     )
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError as error:  # removed by another, who held it first
+        raise busy from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import environment, put_files, run_process, snapshot
@@ -257,6 +258,28 @@ def holder_of(folder: Path) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
+
+
+def test_journal_that_another_write_takes_away_is_a_conflict(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between making it, or seeing it, and holding it there is a moment for others."""
+    mkdir, lexists = Path.mkdir, os.path.lexists
+
+    def made_and_swept(self: Path, *args: Any, **kwargs: Any) -> None:
+        mkdir(self, *args, **kwargs)
+        if self.name == JOURNAL_FOLDER:
+            self.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", made_and_swept)
+    with pytest.raises(ConflictError, match="another lightgen is writing here"):
+        replace_files(work, NEW)
+    monkeypatch.setattr(
+        os.path, "lexists", lambda path: path.name == JOURNAL_FOLDER or lexists(path)
+    )
+    with pytest.raises(ConflictError, match="another lightgen is writing here"):
+        recover(work)
+    assert snapshot(work) == {}
 
 
 def test_write_never_takes_over_a_folder_that_filled_up(work: Path) -> None:
