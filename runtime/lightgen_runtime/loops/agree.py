@@ -112,7 +112,16 @@ def agree_on_step(store: MetricStore, strategy: Strategy) -> None:
     """
     if strategy.world_size == 1:
         return
-    slots = [
+    slots = slots_of_step(store)
+    values, weights = [slot.last for slot in slots], [1.0] * len(slots)
+    found = _exchange(_logged(slots, values, weights, strategy), strategy)
+    for slot in slots:
+        slot.last = _reduced(found[slot.hook, slot.loader, slot.name])
+
+
+def slots_of_step(store: MetricStore) -> list[MetricSlot]:
+    """Return what this process has logged for `agree_on_step`."""
+    return [
         slot
         for slot in store.slots
         if slot.options.on_step
@@ -121,10 +130,6 @@ def agree_on_step(store: MetricStore, strategy: Strategy) -> None:
         and not slot.options.rank_zero_only
         and not isinstance(slot, ObjectSlot)
     ]
-    values, weights = [slot.last for slot in slots], [1.0] * len(slots)
-    found = _exchange(_logged(slots, values, weights, strategy), strategy)
-    for slot in slots:
-        slot.last = _reduced(found[slot.hook, slot.loader, slot.name])
 
 
 def _logged(

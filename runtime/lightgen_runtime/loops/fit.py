@@ -21,7 +21,7 @@ from lightgen_runtime.io.schema import (
     VALIDATED,
 )
 from lightgen_runtime.loops import own_generators
-from lightgen_runtime.loops.agree import agree_on_step
+from lightgen_runtime.loops.agree import agree_on_step, slots_of_step
 from lightgen_runtime.loops.elastic import share_anew
 from lightgen_runtime.loops.evaluate import evaluate, sanity_check
 from lightgen_runtime.loops.outputs import StepFn
@@ -246,9 +246,10 @@ def _after_batch(run: Run, schedulers: SchedulerStepper, closed: bool) -> None:
         reports = closed and due
         inside = run.validation is not None  # of a checkpoint: all before it is done
         if not inside and (reports or progress.is_last_batch):
-            run.agree_on_stop()
+            exchanges = run.agree_on_stop(bool(slots_of_step(run.stores["train"])))
         if reports and not inside:
-            agree_on_step(run.stores["train"], parts.strategy)
+            if exchanges:
+                agree_on_step(run.stores["train"], parts.strategy)
             run.report.send_step(progress.current_epoch, stepped - 1)
         if inside or _validation_due(run):
             _validate(run, closed)

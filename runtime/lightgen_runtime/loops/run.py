@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -199,14 +200,26 @@ class Run:
         if self.report.active is not None:
             agree_on_epoch(self.report.active, self.parts.strategy, self.module)
 
-    def agree_on_stop(self) -> None:
-        """Let one process's request to stop count in all; called where all of them are."""
-        trainer = self.trainer
-        self.stop_agreed = self.parts.strategy.reduce_boolean_decision(
-            trainer.should_stop, all=False
-        )
+    def agree_on_stop(self, has_values: bool = False) -> bool:
+        """Let one process's request to stop count in all; called where all of them are.
+
+        Args:
+            has_values: Whether this process has some that all are to exchange. Asked in
+                the same call, because at most reports there are none in any process.
+
+        Returns:
+            Whether any process has.
+        """
+        trainer, strategy = self.trainer, self.parts.strategy
+        if strategy.world_size == 1:
+            self.stop_agreed = trainer.should_stop
+            return has_values
+        own = torch.tensor([int(trainer.should_stop), int(has_values)])
+        told = strategy.reduce(own, reduce_op="max").tolist()
+        self.stop_agreed = bool(told[0])
         if self.stop_agreed and not trainer.should_stop:
             trainer.should_stop = True
+        return bool(told[1])
 
     def note_stop(self, stop: bool) -> None:
         """Take a request to stop: the running batch is followed by a look at it.
