@@ -89,6 +89,9 @@ def agree_on_epoch(store: MetricStore, strategy: Strategy, module: nn.Module) ->
         and slot.agreed is None
         and not slot.options.rank_zero_only
     ]
+    # Cheap, and mostly all there is to say in an epoch that logs nothing.
+    if not strategy.reduce_boolean_decision(bool(fresh), all=False):
+        return
     known = {(slot.hook, slot.loader, slot.name): slot for slot in store.slots}
     totals = [0.0 if isinstance(slot, ObjectSlot) else slot.total for slot in fresh]
     logged = _logged(fresh, totals, [slot.weight for slot in fresh], strategy, module)

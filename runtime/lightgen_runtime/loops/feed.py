@@ -113,14 +113,16 @@ class Feed:
         """
         if strategy.world_size == 1:
             return
-        known = strategy.gather_objects((self.num_batches, self.sized))
-        lengths = [length for length, _ in known]
-        self.sized = all(sized for _, sized in known)
-        self.num_batches = min(lengths)
+        own = torch.tensor([self.num_batches, self.sized], dtype=torch.float64)
+        lengths, sized = strategy.all_gather(own).T.tolist()
+        self.sized = all(sized)
+        if (fewest := min(lengths)) < self.num_batches:
+            self.num_batches = int(fewest)
         self._together = strategy
         if self.sized and self.num_batches != max(lengths):
+            by_rank = [int(length) for length in lengths]
             rank_zero_warn(
-                f"processes have different numbers of training batches, {lengths} by "
+                f"processes have different numbers of training batches, {by_rank} by "
                 f"rank: each epoch ends for all of them after {self.num_batches}"
             )
 
