@@ -1,4 +1,4 @@
-"""The commands that a page shows exist, and take the options that it gives them."""
+"""The commands that a page shows exist, and take its options; its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -26,17 +26,21 @@ STARTERS = ("sbatch", "bash", "kubectl")
 PROGRAMS = ("lightgen", "make", *STARTERS)
 
 
-def commands() -> list[str]:
-    """Every command of the pages' indented lines, without comments.
+def commands_of(page: str, until: str | None = None) -> list[str]:
+    """Every command of a page's indented lines, without comments.
 
     Commands behind a prompt stand over what they print, mistakes among them.
     """
-    found = []
-    for page in PAGES:
-        text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
-        lines = re.findall(r"^    (\S.*)$", text, re.MULTILINE)
-        found += [re.split(r"\s+#", line)[0] for line in lines]
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    text = text.partition(until)[0] if until else text
+    lines = re.findall(r"^    (\S.*)$", text, re.MULTILINE)
+    found = [re.split(r"\s+#", line)[0] for line in lines]
     return [line for line in found if line.split(" ")[0] in PROGRAMS]
+
+
+def commands() -> list[str]:
+    """Every command of all pages."""
+    return [command for page in PAGES for command in commands_of(page)]
 
 
 def test_pages_have_commands() -> None:
@@ -70,3 +74,22 @@ def check_settings(words: list[str]) -> None:
     for word in words:
         if word.startswith("--") and word != "--resume":
             assert word in trainer | PROJECT_SETTINGS, word
+
+
+@pytest.mark.parametrize(
+    ("page", "until"),
+    [("README.md", "## Working on lightgen"), ("docs/howto/scale.md", None)],
+)
+def test_translation_shows_the_same_commands(page: str, until: str | None) -> None:
+    translated = f"docs/zh-TW/{page.removeprefix('docs/')}"
+    assert commands_of(translated) == commands_of(page, until)
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))],
+)
+def test_links_lead_to_files(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert ((ROOT / page).parent / target).exists(), target

@@ -50,12 +50,19 @@ def test_public_entry_points_have_examples() -> None:
         assert ">>>" in str(owner.__doc__), owner
 
 
+def examples_of(page: str) -> list[str]:
+    """Every block of Python of a page, without comments."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return [re.sub(r"  # .*", "", block) for block in blocks]
+
+
 def test_readme_example_learns_its_slope(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    line, gan = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    line, gan = examples_of("README.md")
+    assert examples_of("docs/zh-TW/README.md") == [line]
     names: dict[str, Any] = {}
     exec(line, names)
     slope = names["trainer"].lightning_module.slope.item()
