@@ -50,20 +50,31 @@ class Numbers(L.LightningDataModule):
 """
 
 TRAIN = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import lightgen_runtime as L
 from project.module import Line, Numbers
 
+BEFORE
 trainer = L.Trainer(accelerator="cpu", max_epochs=1, devices=DEVICES)
 trainer.fit(Line(), datamodule=Numbers())
+alone = L.Trainer(accelerator="cpu", devices=1, logger=False)
+[values] = alone.validate(trainer.lightning_module, datamodule=Numbers(), verbose=False)
 if trainer.is_global_zero:
     print("batches", trainer.num_training_batches)
 found = {
     "rank": trainer.global_rank, "argv": sys.argv[1:],
     "world": trainer.world_size, "log_dir": trainer.log_dir,
+    "alone": [alone.world_size, alone.global_rank, *values.values()],
 }
 Path(f"rank_{trainer.global_rank}.json").write_text(json.dumps(found))
+"""
+
+# A program that is elsewhere, and has evaluated alone, by the time it starts the others.
+BEFORE = """
+os.chdir("../elsewhere")
+alone = L.Trainer(accelerator="cpu", devices=1, logger=False)
+alone.validate(Line(), datamodule=Numbers(), verbose=False)
 """
 
 COMMAND_LINE = """
@@ -100,8 +111,11 @@ def project(tmp_path: Path) -> Path:
     (package / "__init__.py").touch()
     (package / "module.py").write_text(MODULE)
     (package / "__main__.py").write_text(COMMAND_LINE)
-    (package / "train.py").write_text(TRAIN.replace("DEVICES", "2"))
-    (tmp_path / "joined.py").write_text(TRAIN.replace("DEVICES", '"auto"'))
+    (tmp_path / "elsewhere").mkdir()
+    own = TRAIN.replace("DEVICES", "2").replace("BEFORE", BEFORE)
+    joined = TRAIN.replace("DEVICES", '"auto"').replace("BEFORE", "")
+    (package / "train.py").write_text(own)
+    (tmp_path / "joined.py").write_text(joined)
     (tmp_path / "fails.py").write_text(FAILS)
     return tmp_path
 
@@ -121,6 +135,8 @@ def check_trained(project: Path, done: subprocess.CompletedProcess[str]) -> None
             "argv": ["--flag", "a value"],
             "world": 2,
             "log_dir": str(folder),  # both name the one folder
+            # Behind that, each process does for itself what is asked of one device.
+            "alone": [1, 0, 3.0],
         }
     # Rank 0 alone reports.
     assert done.stdout.count("batches 2") == 1
@@ -131,12 +147,9 @@ def check_trained(project: Path, done: subprocess.CompletedProcess[str]) -> None
 
 
 def test_program_starts_the_others_by_running_itself_again(project: Path) -> None:
-    done = program(
-        *("-m", "project.train", "--flag", "a value"),
-        cwd=project,
-        **with_path(project),
-    )
-    check_trained(project, done)
+    arguments = ("-m", "project.train", "--flag", "a value")
+    done = program(*arguments, cwd=project / "src")
+    check_trained(project / "elsewhere", done)
 
 
 def test_processes_of_torchrun_are_joined(project: Path) -> None:

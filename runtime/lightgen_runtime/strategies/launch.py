@@ -18,18 +18,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from multiprocessing import parent_process
+from multiprocessing import process as of_multiprocessing
 from typing import Any
 
 import torch.distributed as dist
 
 from lightgen_runtime.strategies.environments.cluster import ClusterEnvironment
-from lightgen_runtime.strategies.environments.detection import STARTER
+from lightgen_runtime.strategies.environments.detection import STARTER, is_own_process
 from lightgen_runtime.strategies.ranks import Ranks
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.rank_zero import print_to_stderr
 
 _TCPStore: Any = getattr(dist, "TCPStore")  # noqa: B009 - not declared for checkers
 _HOST = "127.0.0.1"
+# In which this program began, and the others begin: it may have changed its folder since.
+_ORIGINAL_FOLDER: str | None = getattr(of_multiprocessing, "ORIGINAL_DIR", None)
 _LOOK_EVERY_S = 0.2
 # How long a process may take to end by itself after another one has failed.
 GRACE_S = 5.0
@@ -64,7 +67,9 @@ class Children:
         command = own_command() if here > 1 else []
         self._processes = {
             ranks.global_rank
-            + local: subprocess.Popen(command, env=self._environment(local))
+            + local: subprocess.Popen(
+                command, cwd=_ORIGINAL_FOLDER, env=self._environment(local)
+            )
             for local in range(1, here)
         }
         self._over = threading.Event()
@@ -193,7 +198,7 @@ def start_processes(ranks: Ranks, make_store: Callable[[], Any]) -> Any:
 
 def join_store(timeout: timedelta) -> Any | None:
     """Return the store of the rank 0 that started this process; None if none did."""
-    if STARTER not in os.environ:
+    if not is_own_process():
         return None
     watcher = threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True)
     watcher.start()
@@ -281,7 +286,7 @@ def own_command() -> list[str]:
             "strategy='ddp_notebook')`, or put the program into a file."
         )
     if script is not None and main.__spec__ is None and sys.argv[0] in arguments:
-        # The program may have changed its folder meanwhile.
+        # The program may have changed its folder before torch was imported.
         arguments[arguments.index(sys.argv[0])] = script
     return [sys.executable, *arguments]
 

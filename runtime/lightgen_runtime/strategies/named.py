@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 
 from lightgen_runtime.strategies.base import Strategy
 from lightgen_runtime.strategies.environments.cluster import ClusterEnvironment
+from lightgen_runtime.strategies.environments.detection import is_own_process
 from lightgen_runtime.strategies.multiprocess import is_interactive
 from lightgen_runtime.strategies.parallel import ParallelStrategy
 from lightgen_runtime.strategies.ranks import ranks_in
@@ -39,7 +41,8 @@ def choose_strategy(
             f"{num_nodes} node(s): use strategy='ddp' for several"
         )
     if strategy == "auto":
-        ranks_in(environment, len(devices), num_nodes)  # so many there must be
+        if several or not _may_be_alone():
+            ranks_in(environment, len(devices), num_nodes)  # so many there must be
         strategy = "ddp" if several else "single_device"
         if several and not environment.creates_processes_externally:
             strategy = "ddp_notebook" if is_interactive() else "ddp"
@@ -57,6 +60,14 @@ def choose_strategy(
     if isinstance(strategy, ParallelStrategy):
         strategy.connect(devices, num_nodes)
     return strategy
+
+
+def _may_be_alone() -> bool:
+    """Tell whether a trainer of one device is meant so, though others run its program.
+
+    As for a test behind a fit of them all. Else it may be forgotten that there are more.
+    """
+    return is_own_process() or dist.is_initialized()
 
 
 def _made(name: str) -> Strategy:

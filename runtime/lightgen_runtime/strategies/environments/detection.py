@@ -29,20 +29,28 @@ _KINDS: tuple[type[ClusterEnvironment], ...] = (
 )
 
 
+def is_own_process() -> bool:
+    """Tell whether another process of the same program has started this one."""
+    return STARTER in os.environ
+
+
 def choose_environment(given: ClusterEnvironment | None = None) -> ClusterEnvironment:
     """Return the environment of this process: the one given, else the one it is in.
 
     A process that another one of its program has started knows its numbers, whatever the
     two were started by.
     """
-    if STARTER in os.environ:
+    if is_own_process():
         return TorchElasticEnvironment()
     return given or next(kind() for kind in _KINDS if kind.detect())
 
 
 def processes_here(environment: ClusterEnvironment, num_nodes: int) -> int | None:
-    """Return how many processes have been started on this node; None if only this one."""
-    if not environment.creates_processes_externally:
+    """Return how many processes a launcher has started on this node; None if there is none.
+
+    A program that starts its own says in each of them how many it wants.
+    """
+    if is_own_process() or not environment.creates_processes_externally:
         return None
     each = environment.world_size() // num_nodes
     return environment.local_world_size() or max(1, each)
