@@ -42,3 +42,27 @@ def test_strategies_train_as_one_device_does(tmp_path: Path) -> None:
     assert result["fsdp"] < 1e-4, result
     assert result["ddp compiled"] < 1e-4, result
     assert result["fsdp compiled"] < 1e-4, result
+
+
+def test_two_processes_on_one_card_are_told(tmp_path: Path) -> None:
+    program = tmp_path / "two.py"
+    program.write_text(
+        "from gpu_runs import Classifier, loader, quiet\n"
+        "quiet(devices='auto').fit(Classifier(), loader())\n"
+    )
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    path = os.pathsep.join(
+        [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    )
+    done = subprocess.run(
+        [sys.executable, *torchrun, str(program)],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "0", "PYTHONPATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "2 processes have been started on this node" in done.stderr
+    assert "see the same card" in done.stderr

@@ -63,7 +63,8 @@ def choose_devices(
         devices: "auto"; a number, such as 2 or "2"; -1 for all; or indices, such as
             [0, 2] or "0,2". On a CPU, which counts as one device, a number is one of
             processes.
-        processes: How many processes somebody has started here already, for "auto".
+        processes: How many processes a launcher has started here, for "auto"; it may have
+            given each of them one card, which is then its only one.
 
     Raises:
         MisconfigurationException: The machine has no such devices.
@@ -79,6 +80,10 @@ def choose_devices(
     if kind == "cpu":
         return [torch.device("cpu")] * _cpu_processes(devices, asked)
     count = torch.cuda.device_count() if kind == "cuda" else 1
+    if kind == "cuda" and count == 1 and processes and asked in (None, processes):
+        return [
+            torch.device(kind, 0)
+        ] * processes  # each its own, as far as can be seen
     if asked is None:
         asked = count
     indices = list(range(asked)) if isinstance(asked, int) else asked

@@ -156,13 +156,24 @@ class ParallelStrategy(Strategy):
             where = {"store": store}
         if device.type == "cuda":
             where["device_id"] = device
-        dist.init_process_group(
-            self.process_group_backend or dist.get_default_backend_for_device(device),
-            rank=self.global_rank,
-            world_size=self.world_size,
-            timeout=self.timeout,
-            **where,
-        )
+        try:
+            dist.init_process_group(
+                self.process_group_backend
+                or dist.get_default_backend_for_device(device),
+                rank=self.global_rank,
+                world_size=self.world_size,
+                timeout=self.timeout,
+                **where,
+            )
+        except dist.DistBackendError as error:
+            if "Duplicate GPU" not in str(error):  # Source: NCCL's words
+                raise
+            raise MisconfigurationException(
+                f"{self._ranks.local_world_size} processes have been started on this node, "
+                f"and some of them see the same card as their `{device}`. Start one process "
+                "a card, or let the launcher give each its own (for example `srun "
+                "--gpus-per-task=1`)."
+            ) from error
         atexit.register(self._leave)
         # Random numbers from here on are every process's, whatever rank 0 did before.
         reset_seed()

@@ -60,6 +60,29 @@ def test_devices_that_are_not_there_are_refused_with_those_that_are(
         choose_devices("cuda", devices)
 
 
+@pytest.fixture
+def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+
+@pytest.mark.parametrize("devices", ["auto", -1, 3, "3"])
+@pytest.mark.usefixtures("one_gpu")
+def test_launcher_may_give_each_process_one_card(devices: Any) -> None:
+    """As `srun --gpus-per-task=1` does: to each it is number 0."""
+    found = choose_devices("gpu", devices, processes=3)
+    assert found == [torch.device("cuda", 0)] * 3
+
+
+@pytest.mark.parametrize(
+    ("devices", "processes"), [(3, None), (2, 3), ([0, 1, 2], 3), ([1], 3)]
+)
+@pytest.mark.usefixtures("one_gpu")
+def test_one_card_is_one(devices: Any, processes: int | None) -> None:
+    with pytest.raises(MisconfigurationException, match="1 cuda device"):
+        choose_devices("gpu", devices, processes)
+
+
 @pytest.mark.parametrize(("devices", "processes"), [("auto", 1), (3, 3), ("2", 2)])
 def test_number_of_devices_of_a_cpu_is_one_of_processes(
     devices: Any, processes: int

@@ -388,6 +388,40 @@ def test_mpirun_that_does_not_name_its_first_host(
     assert MPIEnvironment().main_address == "127.0.0.1"
 
 
+def test_tasks_of_one_card_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    start(monkeypatch, SRUN)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    trainer = Trainer(
+        accelerator="gpu",
+        num_nodes=2,
+        logger=False,
+        enable_checkpointing=False,
+        fast_dev_run=True,
+    )
+    assert (trainer.world_size, trainer.num_devices, trainer.local_rank) == (4, 2, 1)
+    assert trainer.strategy.root_device == torch.device("cuda", 0)
+
+
+def test_card_that_several_processes_take_for_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "NCCL error\nLast error:\nDuplicate GPU detected : rank 1 and rank 0 both on"
+
+    def begin(*_: Any, **__: Any) -> None:
+        raise torch.distributed.DistBackendError(said)
+
+    start(monkeypatch, TORCHRUN)
+    monkeypatch.setattr(torch.distributed, "init_process_group", begin)
+    strategy = DDPStrategy(parallel_devices=[torch.device("cuda", 0)] * 2)
+    monkeypatch.setattr(strategy, "_store", lambda: None)
+    with pytest.raises(MisconfigurationException, match="2 processes .* the same card"):
+        strategy._join(torch.device("cuda", 0))
+    said = "NCCL error: unhandled system error"
+    with pytest.raises(torch.distributed.DistBackendError, match="unhandled"):
+        strategy._join(torch.device("cuda", 0))
+
+
 class Site(ClusterEnvironment):
     """A cluster as somebody wrote it down for Lightning."""
 
