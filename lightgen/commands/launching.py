@@ -130,7 +130,11 @@ class Launch:
         """
         if not self.uses_torchrun or "OMP_NUM_THREADS" in os.environ:
             return {}
-        share = (os.cpu_count() or 1) // (self.devices or 1)
+        if hasattr(os, "sched_getaffinity"):  # in a container, say, it may not use all
+            processors = len(os.sched_getaffinity(0))
+        else:
+            processors = os.cpu_count() or 1
+        share = processors // (self.devices or 1)
         return {"OMP_NUM_THREADS": str(max(1, share))}
 
 

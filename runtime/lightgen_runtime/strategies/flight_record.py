@@ -91,6 +91,7 @@ def described(cuda: bool, number: int, training_step: str) -> str:
 # What the runtime itself asks the others for.
 _PURPOSES = {
     "manual_backward": "gradients of `manual_backward`",
+    "_share_processors": "the beginning of the run",
     "_share_folders": "the beginning of the run",
     "prepare": "the beginning of the run",
     "agree_on_step": "values logged with `sync_dist=True`",

@@ -44,6 +44,7 @@ from lightgen_runtime.utilities.exceptions import (
 from lightgen_runtime.utilities.nearest import did_you_mean
 from lightgen_runtime.utilities.rank_zero import print_to_stderr, rank_zero_only
 from lightgen_runtime.utilities.seed import reset_seed
+from lightgen_runtime.utilities.workers import own_processors
 
 # Source: torch's default for every backend but nccl.
 DEFAULT_TIMEOUT = timedelta(minutes=30)
@@ -131,9 +132,6 @@ class ParallelStrategy(Strategy):
         device = self.root_device
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        elif "OMP_NUM_THREADS" not in os.environ:
-            share = (os.cpu_count() or 1) // self._ranks.local_world_size
-            torch.set_num_threads(max(1, share))
         if not dist.is_initialized():
             with self._saying_if_alone():
                 self._join(device)
@@ -149,6 +147,8 @@ class ParallelStrategy(Strategy):
             self._watch.begin_run(self._training_step_site())
             note_watch(self._watch)
         rank_zero_only.rank = self.global_rank
+        if device.type != "cuda":
+            self._share_processors()
 
     def _join(self, device: torch.device) -> None:
         where: dict[str, Any] = {"init_method": "env://"}  # torchrun's
@@ -177,6 +177,16 @@ class ParallelStrategy(Strategy):
         atexit.register(self._leave)
         # Random numbers from here on are every process's, whatever rank 0 did before.
         reset_seed()
+
+    def _share_processors(self) -> None:
+        """Compute with as many threads as this node has processors for each process.
+
+        Collective. A launcher may have bound each process to some of its own.
+        """
+        found = self.gather_objects((self.node_rank, own_processors()))
+        here = set().union(*(own for node, own in found if node == self.node_rank))
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, len(here) // self._ranks.local_world_size))
 
     @contextmanager
     def _saying_if_alone(self) -> Iterator[None]:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from command_line import STATE, Cli, environment, put_files, run_process
 
+from lightgen.commands.launching import read_launch
+
 # Stands in for torch, and shows that `lightgen` needs nothing else to become torchrun.
 TORCHRUN = "import json, os, sys\nprint(json.dumps([sys.argv[1:], dict(os.environ)]))\n"
 PROGRAM = "import json, os, sys\nprint(json.dumps([sys.argv[1:], dict(os.environ)]))\n"
@@ -50,13 +52,23 @@ def test_one_machine(project: Path) -> None:
     words, variables, printed = started(project, "train", "--devices", "2", "--x", "1")
     program = ["-m", "mymodel", *FIT, "--trainer.devices", "2", "--x", "1"]
     assert words == ["--standalone", "--nproc-per-node", "2", *SIGNALS, *program]
-    threads = max(1, (os.cpu_count() or 1) // 2)
-    assert variables["OMP_NUM_THREADS"] == str(threads)
+    threads = variables["OMP_NUM_THREADS"]
     assert variables["LIGHTGEN_COMMAND"] == "lightgen train --devices 2 --x 1"
     tail = shlex.join(["-m", "torch.distributed.run", *words])
     assert printed.startswith("PYTHONPATH=")
     assert f" OMP_NUM_THREADS={threads} " in printed
     assert printed.endswith(tail)
+
+
+@pytest.mark.parametrize(("processors", "threads"), [(8, "4"), (1, "1")])
+def test_processors_that_may_be_used_are_shared_out(
+    processors: int, threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    usable = set(range(processors))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: usable, raising=False)
+    launch = read_launch("2", [], [])
+    assert launch.environment() == {"OMP_NUM_THREADS": threads}
 
 
 def test_threads_that_the_user_has_set_stay(project: Path) -> None:

@@ -415,11 +415,39 @@ def test_card_that_several_processes_take_for_their_own(
     monkeypatch.setattr(torch.distributed, "init_process_group", begin)
     strategy = DDPStrategy(parallel_devices=[torch.device("cuda", 0)] * 2)
     monkeypatch.setattr(strategy, "_store", lambda: None)
-    with pytest.raises(MisconfigurationException, match="2 processes .* the same card"):
+    with pytest.raises(
+        MisconfigurationException, match=r"2 processes .* the same card"
+    ):
         strategy._join(torch.device("cuda", 0))
     said = "NCCL error: unhandled system error"
     with pytest.raises(torch.distributed.DistBackendError, match="unhandled"):
         strategy._join(torch.device("cuda", 0))
+
+
+@pytest.mark.parametrize(
+    ("of_each", "threads"),
+    [
+        ([(0, {0, 1}), (0, {2, 3})], 2),  # bound, as by `srun --cpus-per-task=2`
+        ([(0, {0, 1, 2, 3}), (0, {0, 1, 2, 3})], 2),
+        ([(0, {0}), (0, {0}), (1, {0, 1, 2}), (1, {3, 4, 5})], 1),
+    ],
+)
+def test_processors_of_a_node_are_shared_out(
+    of_each: list[tuple[int, set[int]]],
+    threads: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    strategy = DDPStrategy(parallel_devices=[torch.device("cpu")] * 2)
+    strategy._ranks = Ranks(world_size=len(of_each), local_world_size=2)
+    monkeypatch.setattr(strategy, "gather_objects", lambda own: of_each)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    set_to: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    strategy._share_processors()
+    assert set_to == [threads]
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    strategy._share_processors()
+    assert set_to == [threads]
 
 
 class Site(ClusterEnvironment):
