@@ -352,6 +352,16 @@ def test_processes_started_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (environment.main_address, environment.main_port) == ("head", 5000)
 
 
+def test_number_of_a_node_is_that_of_who_started_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Torchrun numbers the nodes as they come, whatever else has numbered them."""
+    start(monkeypatch, TORCHRUN, {"GROUP_RANK": "0", "NODE_RANK": "1"})
+    assert TorchElasticEnvironment().node_rank() == 0
+    start(monkeypatch, {"GROUP_RANK": "1", "NODE_RANK": "0"})
+    assert LightningEnvironment().node_rank() == 0
+
+
 def test_port_of_a_program_that_needs_nobody_is_free() -> None:
     environment = LightningEnvironment()
     assert environment.main_port == environment.main_port  # found once

@@ -123,10 +123,14 @@ class StartedByLauncher(ClusterEnvironment):
         """Do nothing: the launcher knows."""
 
 
-def number(name: str) -> int | None:
-    """Return the number that an environment variable holds; None if it holds none."""
-    value = os.environ.get(name, "")
-    return int(value) if value.isdigit() else None
+def number(*names: str) -> int | None:
+    """Return the number that an environment variable holds; None if none holds one.
+
+    Args:
+        names: Of the variables, the first of which goes before the others.
+    """
+    values = (os.environ.get(name, "") for name in names)
+    return next((int(value) for value in values if value.isdigit()), None)
 
 
 def required(name: str) -> int:

@@ -74,7 +74,7 @@ class LightningEnvironment(ClusterEnvironment):
 
     def node_rank(self) -> int:
         """Return NODE_RANK, else GROUP_RANK, by default 0."""
-        return number("NODE_RANK") or number("GROUP_RANK") or 0
+        return number("NODE_RANK", "GROUP_RANK") or 0
 
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
         """Refuse several nodes that do not know of each other.

@@ -52,7 +52,7 @@ class TorchElasticEnvironment(StartedByLauncher):
 
     def node_rank(self) -> int:
         """Return GROUP_RANK, else NODE_RANK."""
-        return number("GROUP_RANK") or number("NODE_RANK") or 0
+        return number("GROUP_RANK", "NODE_RANK") or 0
 
     def local_world_size(self) -> int | None:
         """Return LOCAL_WORLD_SIZE."""
