@@ -14,9 +14,8 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
-_TCPStore: Any = getattr(dist, "TCPStore")  # noqa: B009 - not declared for checkers
-_PrefixStore: Any = getattr(dist, "PrefixStore")  # noqa: B009
 _LAUNCH, _MEETING = "lightgen/launch", "lightgen/meeting"
 _LOOK_EVERY_S = 0.05
 
@@ -66,14 +65,14 @@ def store_of_this_start(rank: int, world_size: int, timeout: timedelta) -> Any |
         return None
     end = time.monotonic() + timeout.total_seconds()
     meet = _call if rank == 0 else _answer
-    return _PrefixStore(meet(store, world_size, end), store)
+    return PrefixStore(meet(store, world_size, end), store)
 
 
 def _store(timeout: timedelta) -> Any | None:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return _TCPStore(host, port, is_master=False, timeout=timeout)
+    return TCPStore(host, port, is_master=False, timeout=timeout)
 
 
 def _call(store: Any, world_size: int, end: float) -> str:

@@ -21,7 +21,7 @@ from multiprocessing import parent_process
 from multiprocessing import process as of_multiprocessing
 from typing import Any
 
-import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
 
 from lightgen_runtime.strategies.environments.cluster import ClusterEnvironment
 from lightgen_runtime.strategies.environments.detection import STARTER, is_own_process
@@ -29,7 +29,6 @@ from lightgen_runtime.strategies.ranks import Ranks
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.rank_zero import print_to_stderr
 
-_TCPStore: Any = getattr(dist, "TCPStore")  # noqa: B009 - not declared for checkers
 _HOST = "127.0.0.1"
 # In which this program began, and the others begin: it may have changed its folder since.
 _ORIGINAL_FOLDER: str | None = getattr(of_multiprocessing, "ORIGINAL_DIR", None)
@@ -160,7 +159,7 @@ def own_store() -> Any:
 
     It is bound at once: no other program can take it.
     """
-    return _TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
+    return TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
 
 
 def variables_of(ranks: Ranks, store: Any) -> dict[str, str]:
@@ -203,7 +202,7 @@ def join_store(timeout: timedelta) -> Any | None:
     watcher = threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True)
     watcher.start()
     port = int(os.environ["MASTER_PORT"])
-    return _TCPStore(os.environ["MASTER_ADDR"], port, timeout=timeout)
+    return TCPStore(os.environ["MASTER_ADDR"], port, timeout=timeout)
 
 
 def store_at(environment: ClusterEnvironment, ranks: Ranks, timeout: timedelta) -> Any:
@@ -214,7 +213,7 @@ def store_at(environment: ClusterEnvironment, ranks: Ranks, timeout: timedelta) 
     """
     address, port = environment.main_address, environment.main_port
     try:
-        return _TCPStore(
+        return TCPStore(
             address,
             port,
             ranks.world_size,
