@@ -18,6 +18,7 @@ FITS = [
     "closure_fit",
     "named_fit",
     "unfreezing_fit",
+    "late_fit",
     "accumulating_fit",
 ]
 

@@ -270,6 +270,23 @@ def unfreezing_fit(world: int) -> Any:
     return fitted(world, Tuned(), max_epochs=3, callbacks=[Unfreeze()])
 
 
+class Late(Net):
+    """Trains nothing in its first epoch."""
+
+    def on_train_epoch_start(self) -> None:
+        self.requires_grad_(self.current_epoch > 0)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        return loss if self.current_epoch else None
+
+
+@case
+def late_fit(world: int) -> Any:
+    module = Late().requires_grad_(False)
+    return fitted(world, module, max_epochs=3)
+
+
 class Normed(Net):
     def __init__(self) -> None:
         super().__init__()

@@ -93,6 +93,8 @@ class DDPStrategy(ParallelStrategy):
         self._comm_hook = ddp_comm_hook
         if ddp_comm_hook is not None and ddp_comm_wrapper is not None:
             self._comm_hook = ddp_comm_wrapper(ddp_comm_hook)
+        self._step: Callable[..., Any] | None = None  # the one that trains
+        self._find_unused = False
         self._ddp: DistributedDataParallel | None = None
         self._explored: DistributedDataParallel | None = None  # if its graph is static
         self._trained: list[nn.Parameter] = []
@@ -135,7 +137,8 @@ class DDPStrategy(ParallelStrategy):
             raise
         finally:
             super().teardown()
-            self._ddp = self._explored = None
+            self._ddp = self._explored = self._step = None
+            self._find_unused = False
             self._trained = []
             self.arm_reducer = None
 
@@ -149,7 +152,7 @@ class DDPStrategy(ParallelStrategy):
 
     def sync_buffers(self) -> None:
         """See `Strategy`; as DistributedDataParallel does before each training step."""
-        if self._ddp is not None and self._options.get("broadcast_buffers", True):
+        if self._step is not None and self._options.get("broadcast_buffers", True):
             self._send_from_rank_zero(list(self._module.buffers()))
 
     def bind(
@@ -160,16 +163,17 @@ class DDPStrategy(ParallelStrategy):
         An evaluating step stays as it is: processes may evaluate different numbers of
         batches, so nothing in it may wait for another.
         """
-        trained = [p for p in self._module.parameters() if p.requires_grad]
-        if not trains or not trained:
+        if not trains:
             return step
-        self._trained = trained
+        self._step = step
         if not self._module.automatic_optimization:
             return self._bind_manual(step)
-        self._ddp = self._wrapped(step, find_unused=False)
+        self._wrap()
 
         def synced(*args: Any) -> Any:
-            output = self._ddp(*args)  # type: ignore[misc]
+            if self._ddp is None:  # nothing is trained yet
+                return step(*args)
+            output = self._ddp(*args)
             if output is None:
                 raise self._others_wait()
             return output
@@ -187,8 +191,8 @@ class DDPStrategy(ParallelStrategy):
                 f"`{type(self).__name__}(static_graph=True)` with manual optimization: "
                 "which parameters a backward reaches depends on the loss. Remove it."
             )
-        several = isinstance(self._module.optimizers(), list)
-        self._ddp = self._wrapped(step, find_unused=several)
+        self._find_unused = isinstance(self._module.optimizers(), list)
+        self._wrap()
         self.arm_reducer = self._arm
 
         def synced(*args: Any) -> Any:
@@ -204,15 +208,21 @@ class DDPStrategy(ParallelStrategy):
         ddp.reducer._rebuild_buckets()
         ddp.reducer.prepare_for_backward([loss] if ddp.find_unused_parameters else [])
 
-    def _wrapped(
-        self, step: Callable[..., Any], find_unused: bool
-    ) -> DistributedDataParallel:
-        options = {"find_unused_parameters": find_unused, **self._options}
+    def _wrap(self) -> None:
+        """Make a reducer for the parameters that require gradients, if any do."""
+        assert self._step is not None
+        self._trained = self._trainable()
+        self._ddp = None
+        if not self._trained:
+            return
+        options = {"find_unused_parameters": self._find_unused, **self._options}
         # Without device ids, inputs are passed on as they are: they have been placed.
-        ddp = DistributedDataParallel(_Step(self._module, step), **options)
+        self._ddp = DistributedDataParallel(_Step(self._module, self._step), **options)
         if self._comm_hook is not None:
-            ddp.register_comm_hook(self._comm_state, self._comm_hook)
-        return ddp
+            self._ddp.register_comm_hook(self._comm_state, self._comm_hook)
+
+    def _trainable(self) -> list[nn.Parameter]:
+        return [p for p in self._module.parameters() if p.requires_grad]
 
     def windowed(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """See `Strategy`."""
@@ -240,15 +250,9 @@ class DDPStrategy(ParallelStrategy):
 
     def note_trainable(self) -> None:
         """See `Strategy`: the reducer knows only parameters that required gradients."""
-        if self._ddp is None:
-            return
-        now = [p for p in self._module.parameters() if p.requires_grad]
         known = {id(parameter) for parameter in self._trained}
-        if now and {id(parameter) for parameter in now} != known:
-            self._trained = now
-            self._ddp = self._wrapped(
-                self._ddp.module.step, self._ddp.find_unused_parameters
-            )
+        if self._step and {id(parameter) for parameter in self._trainable()} != known:
+            self._wrap()
 
 
 class _Step(nn.Module):
