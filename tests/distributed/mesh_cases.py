@@ -17,6 +17,7 @@ from torch.distributed.tensor.parallel import (
 from torch.utils.data import DataLoader
 from trial_net import numbered, quiet
 
+from lightgen_runtime.precision import MixedPrecision
 from lightgen_runtime.strategies import ModelParallelStrategy
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
@@ -124,7 +125,7 @@ class Again(Columns):
 def wrong_meshes(world: int) -> Any:
     if world == 1:
         return None
-    found = {"Again": shared_out_twice(world)}
+    found = {"Again": shared_out_twice(world), "Scaled": scaled(world)}
     for make, data_size in ((Deep, 1), (Half, 2)):
         strategy = ModelParallelStrategy(data_size, world // data_size)
         try:
@@ -138,6 +139,17 @@ def shared_out_twice(world: int) -> str:
     module = Again()
     trainer = quiet(world, strategy="model_parallel", max_epochs=0)
     trainer.fit(module, data(1))
+    return error_of(trainer, module)
+
+
+def scaled(world: int) -> str:
+    """Whole parameters beside some in parts, with a scaler."""
+    precision = MixedPrecision("16-mixed", "cpu")
+    trainer = quiet(world, strategy="model_parallel", plugins=[precision])
+    return error_of(trainer, Columns())
+
+
+def error_of(trainer: Any, module: Columns) -> str:
     try:
         trainer.fit(module, data(1))
     except RuntimeError as error:

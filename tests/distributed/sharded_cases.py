@@ -42,14 +42,32 @@ def automatic(world: int) -> Any:
     return fitted(world, module)
 
 
+def fitted_compiled(world: int, module: L.LightningModule, **flags: Any) -> Any:
+    torch._dynamo.reset()
+    counters.clear()
+    backend = {"backend": "aot_eager"} if world > 1 else None
+    found = fitted(world, module, compile=backend, **flags)
+    breaks = sum(counters["graph_break"].values())
+    return {**found, "graphs": counters["stats"]["unique_graphs"], "breaks": breaks}
+
+
 @sharded_case
 def compiled(world: int) -> Any:
     """Block by block, each with what puts its weights together around it."""
-    counters.clear()
-    flags: dict[str, Any] = {"compile": {"backend": "aot_eager"}, **CLIPPED}
-    found = fitted(world, Deep(), **flags)
-    breaks = sum(counters["graph_break"].values())
-    return {**found, "graphs": counters["stats"]["unique_graphs"], "breaks": breaks}
+    return fitted_compiled(world, Deep(), **CLIPPED)
+
+
+class OfTorch(Deep):
+    """Its blocks are layers of torch's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(7, 7)) for _ in range(3))
+
+
+@sharded_case
+def compiled_of_torch(world: int) -> Any:
+    return fitted_compiled(world, OfTorch())
 
 
 @sharded_case
@@ -107,6 +125,12 @@ class ByUser(Deep):
 @sharded_case
 def by_user(world: int) -> Any:
     return fitted(world, ByUser(), **CLIPPED)
+
+
+@sharded_case
+def compiled_by_user(world: int) -> Any:
+    """Compiled when they are sharded already."""
+    return fitted_compiled(world, ByUser())
 
 
 class WhollyByUser(L.LightningModule):
@@ -203,6 +227,56 @@ class Gan(L.LightningModule):
 @sharded_case
 def by_hand(world: int) -> Any:
     return fitted(world, Gan())
+
+
+class BlocksByHand(Deep):
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.blocks = nn.Sequential(*self.blocks)  # type: ignore[assignment]
+        del self.shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.blocks(self.before(x))).squeeze(1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        optimizer: Any = self.optimizers()
+        loss = super().training_step(batch, batch_idx)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+
+
+@sharded_case
+def compiled_by_hand(world: int) -> Any:
+    return fitted_compiled(world, BlocksByHand())
+
+
+class Named(Deep):
+    """Two optimizers by name; both losses reach what either of them trains."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        output = self(batch[0])
+        self.log("loss", output.mean(), on_epoch=True, sync_dist=True)
+        near = (output - batch[1] / 10).pow(2).mean()
+        return {"blocks": near, "around": near + output.abs().mean()}
+
+    def configure_optimizers(self) -> Any:
+        around = [*self.before.parameters(), *self.after.parameters(), self.shift]
+        return {
+            "blocks": torch.optim.AdamW(self.blocks.parameters(), lr=0.01),
+            "around": torch.optim.AdamW(around, lr=0.02),
+        }
+
+
+@sharded_case
+def named(world: int) -> Any:
+    return fitted(world, Named(), **CLIPPED)
+
+
+@sharded_case
+def accumulating_named(world: int) -> Any:
+    return fitted(world, Named(), accumulate_grad_batches=2, **CLIPPED)
 
 
 class AccumulatingByHand(Gan):

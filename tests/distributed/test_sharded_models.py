@@ -42,9 +42,15 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     return Found(alone, of(2), folder)
 
 
+COMPILED = [
+    "compiled",
+    "compiled_of_torch",
+    "compiled_by_user",
+    "compiled_by_hand",
+]
 FITS = [
     "automatic",
-    "compiled",
+    *COMPILED,
     "by_classes",
     "replicated",
     "offloaded",
@@ -54,6 +60,8 @@ FITS = [
     "made_without_content",
     "by_hand",
     "accumulating_by_hand",
+    "named",
+    "accumulating_named",
     "unfreezing",
     "among_callbacks",
     "tensor_parallel",
@@ -64,7 +72,7 @@ FITS = [
 
 SPREAD = [
     "automatic",
-    "compiled",
+    *COMPILED,
     "by_classes",
     "offloaded",
     "by_user",
@@ -81,10 +89,11 @@ def test_weights_are_those_of_a_single_process(case: str, found: Found) -> None:
         assert own[case].get("steps") == alone.get("steps")
 
 
-def test_blocks_are_compiled_once_for_all(found: Found) -> None:
+@pytest.mark.parametrize("case", COMPILED)
+def test_blocks_are_compiled_once_for_all(case: str, found: Found) -> None:
     for own in found.together:
-        assert own["compiled"]["breaks"] == 0
-        assert own["compiled"]["graphs"] == 1
+        assert own[case]["breaks"] == 0
+        assert own[case]["graphs"] == 1
 
 
 @pytest.mark.parametrize("case", ["automatic", "by_hand", "data_parallel"])
@@ -244,6 +253,7 @@ def test_wrong_use_says_what_to_do(case: str, found: Found) -> None:
         ("Deep", ["shared nothing out", "parallelize_module", "strategy='fsdp'"]),
         ("Half", ["left parameters whole", "'before.weight'", "fully_shard"]),
         ("Again", ["`configure_model` is called in every run"]),
+        ("Scaled", ["gradient scaler", "precision='bf16-mixed'"]),
     ],
 )
 def test_wrong_mesh_says_what_to_do(case: str, texts: list[str], found: Found) -> None:

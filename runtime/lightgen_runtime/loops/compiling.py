@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lightgen_runtime.core.compiled import compiles_with
 from lightgen_runtime.strategies.blocks import callable_parts
 from lightgen_runtime.strategies.sharded import ShardedStrategy
+from lightgen_runtime.utilities.call_site import function_site
 
 if TYPE_CHECKING:
     from lightgen_runtime.core.metrics import LogContext
@@ -60,7 +61,7 @@ class Compiling:
         self._open.enter_context(settings.patch(allow_unspec_int_on_nn_module=True))
         for part in self._parts or ():
             if part._compiled_call_impl is None and not hasattr(part, "_orig_mod"):
-                part._compiled_call_impl = self._compile(self._call_of(part))
+                part._compiled_call_impl = self._call_of(part)
                 self._compiled.append(part)
 
     def end(self) -> None:
@@ -73,20 +74,31 @@ class Compiling:
     def _call_of(self, part: nn.Module) -> Step:
         """Return what to compile of a part.
 
-        torch does not look into a layer of its own that it is to compile in place: from
-        `part.compile()` nothing would come.
+        torch compiles the forward that such a call leads to, with the part's hooks around
+        it, unless that is of a layer of its own: from `part.compile()` nothing would come.
         """
-        if part.forward.__module__.partition(".")[0] != "torch":
-            call: Step = part._call_impl
-            return call
+        own, forward, call = vars(part), part.forward, part._call_impl
+        if "forward" in own or forward.__module__.partition(".")[0] != "torch":
+            return self._compile(call)
 
-        def called(*args: Any, **kwargs: Any) -> Any:
-            return part._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
+        def computed(*args: Any, **kwargs: Any) -> Any:
+            return forward(*args, **kwargs)
 
         # How often it compiles anew is limited for each code: only parts that are built
         # alike, whose graph is the same, may have one together.
-        code = self._codes.setdefault(repr(part), called.__code__.replace())
-        return FunctionType(code, globals(), closure=called.__closure__)
+        code = self._codes.setdefault(repr(part), computed.__code__.replace())
+        compiled = self._compile(
+            FunctionType(code, globals(), closure=computed.__closure__)
+        )
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            own["forward"] = compiled
+            try:
+                return call(*args, **kwargs)  # type: ignore[no-untyped-call]
+            finally:
+                del own["forward"]
+
+        return called
 
     def step(self, name: str, method: Step) -> Step:
         """Return what takes the place of a step method of the module."""
@@ -98,6 +110,7 @@ class Compiling:
 
     def _collecting(self, method: Step) -> Step:
         compiled, collected, module = self._compile(method), _Collected(), self._module
+        site = function_site(method)
 
         @wraps(method)
         def step(*args: Any) -> Any:
@@ -111,13 +124,21 @@ class Compiling:
                 calls = collected.calls[:]
                 collected.calls.clear()
             for name, value, batch_size, call in calls:
+                value = _as_given(value)
                 slot = scope.slots.get(name)
                 if slot is None or slot.call != call:
                     slot = scope.open(name, value, call)
+                    slot.site = site  # its own line is not running any more
                 slot.update(value, batch_size, context)
             return output
 
         return step
+
+
+def _as_given(value: Any) -> Any:
+    """Return a value to log; inside of a graph, torch makes arrays of numpy's numbers."""
+    is_array = getattr(value, "shape", None) == () and not isinstance(value, Tensor)
+    return value.item() if is_array else value
 
 
 class _Collected:
@@ -164,9 +185,9 @@ def begin_compiling(run: Run, options: dict[str, Any] | None) -> None:
         return
     module, strategy = run.module, run.parts.strategy
     parts: list[nn.Module] | None = None
-    if not module.automatic_optimization:
-        parts = list(callable_parts(module))
-    elif isinstance(strategy, ShardedStrategy):
+    if isinstance(strategy, ShardedStrategy):
         parts = strategy.blocks(module) or list(callable_parts(module))
+    elif not module.automatic_optimization:
+        parts = list(callable_parts(module))
     run.compiling = Compiling(compile_, module, parts)
     run.compiling.begin()

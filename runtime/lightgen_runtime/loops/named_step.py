@@ -42,6 +42,7 @@ def named_step(run: Run) -> StepFn:
     names, optimizers = run.plan.names, run.plan.optimizers
     scaling = run.scaling
     several = run.parts.strategy.world_size > 1
+    backward = run.parts.strategy.backward_into
     _check_overrides(run)
     _check_disjoint(run)
 
@@ -67,7 +68,7 @@ def named_step(run: Run) -> StepFn:
             loss = loss / divisor if divisor != 1 else loss
             loss = loss if scaling is None else scaling.scale(loss)
             fire(hooks.on_before_backward, loss)
-            loss.backward(inputs=own, retain_graph=remaining > 0)  # type: ignore[no-untyped-call]
+            backward(loss, own, retain_graph=remaining > 0)
             fire(hooks.on_after_backward)
         if last:
             if scaling is not None:

@@ -144,6 +144,18 @@ class Strategy(ABC):
         """Keep gradients computed inside to this process; the next ones take them along."""
         return nullcontext()
 
+    def backward_into(
+        self, loss: Tensor, parameters: list[Tensor], retain_graph: bool
+    ) -> None:
+        """Compute gradients of some of the module's parameters only.
+
+        Args:
+            loss: What to compute them of.
+            parameters: Whose.
+            retain_graph: Whether another loss of the same step follows.
+        """
+        loss.backward(inputs=parameters, retain_graph=retain_graph)  # type: ignore[no-untyped-call]
+
     def note_trainable(self) -> None:
         """Look again which parameters are trained; called between epochs."""
 

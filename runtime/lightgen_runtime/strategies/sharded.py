@@ -37,6 +37,8 @@ class ShardedStrategy(ParallelStrategy):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._sharded: list[Any] = []
+        # Parts: the module itself has whole ones between a step and its backward.
+        self._parameters: list[nn.Parameter] = []
         self._syncs = True
 
     def setup_environment(self) -> None:
@@ -65,7 +67,14 @@ class ShardedStrategy(ParallelStrategy):
                 "`configure_model` is called in every run of a trainer; let it return "
                 "early if the module is shared out already.",
             )
-        if "mixed torch.Tensor and DTensor" in str(error):
+        if "_amp_foreach" in str(error):
+            add_note(
+                error,
+                "torch's gradient scaler does not take parameters in parts together with "
+                "whole ones. Use precision='bf16-mixed', which needs no scaler, or share "
+                "out the rest of the module too.",
+            )
+        elif "mixed torch.Tensor and DTensor" in str(error):
             add_note(
                 error,
                 "A layer was used while its weights lie in parts: they are put together "
@@ -78,7 +87,7 @@ class ShardedStrategy(ParallelStrategy):
         """See `Strategy`."""
         super().teardown()
         self._sync_gradients(True)
-        self._sharded = []
+        self._sharded, self._parameters = [], []
 
     # ---- the module ----
 
@@ -130,6 +139,7 @@ class ShardedStrategy(ParallelStrategy):
         tensors = [*module.parameters(), *module.buffers()]
         self._send_from_rank_zero([t for t in tensors if not is_spread(t)])
         self._sharded = sharded_modules(module)
+        self._parameters = list(module.parameters())
         self._syncs = True
         for part in self._sharded:
             if self.root_device.type == "cpu":
@@ -223,6 +233,27 @@ class ShardedStrategy(ParallelStrategy):
 
         automatic = self._module.automatic_optimization
         return in_window if self._sharded and automatic else step
+
+    def backward_into(
+        self, loss: Tensor, parameters: list[Tensor], retain_graph: bool
+    ) -> None:
+        """See `Strategy`.
+
+        The graph knows the whole weights, not the parts: all gradients are computed, and
+        those that are not asked for are dropped.
+        """
+        if not self._sharded:
+            return super().backward_into(loss, parameters, retain_graph)
+        own = {id(parameter) for parameter in parameters}
+        others = [p for p in self._parameters if id(p) not in own]
+        kept = [parameter.grad for parameter in others]
+        for parameter in others:
+            parameter.grad = None  # it would be added to in place
+        # In an open window too: whole, those of several losses could not be told apart.
+        self._sync_gradients(True)
+        loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
+        for parameter, gradient in zip(others, kept, strict=True):
+            parameter.grad = gradient
 
     def no_sync(self) -> AbstractContextManager[None]:
         """See `Strategy`."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from resuming import Model, assert_equal, assert_resumes
@@ -19,6 +20,7 @@ from torch._dynamo.utils import counters
 
 from lightgen_runtime import Callback, LightningModule, Trainer
 from lightgen_runtime.core.compiled import from_compiled, to_uncompiled
+from lightgen_runtime.utilities.call_site import function_site
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
@@ -236,6 +238,28 @@ def test_wrong_value_to_log_is_refused_as_ever() -> None:
     trainer = quiet(compile=TRACED)
     message = message_of(trainer.fit, variant(training_step=training_step), loader())
     assert "`self.log('rows', ...)` got a tensor of shape (2, 4)" in message
+
+
+def test_numbers_of_numpy_are_logged() -> None:
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Tensor:
+        self.log("number", np.float32(1.5))
+        self.log("mean", np.mean([1.0, 2.0]))
+        return self(batch).mean()
+
+    trainer = quiet(compile=TRACED)
+    trainer.fit(variant(training_step=training_step), loader(2))
+    assert trainer.callback_metrics == {"number": 1.5, "mean": 1.5}
+
+
+def test_place_of_a_logged_value_is_its_step() -> None:
+    sites: list[str] = []
+
+    class Looking(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            sites.extend(slot.site for slot in trainer._run.stores["train"].slots)
+
+    quiet(compile=TRACED, callbacks=Looking()).fit(Logging(), loader(2))
+    assert set(sites) == {function_site(Logging.training_step)}
 
 
 def test_value_changed_behind_its_log_is_logged_as_it_was() -> None:
