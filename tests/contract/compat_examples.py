@@ -69,6 +69,10 @@ CONCERNED = [
         "trainer.test(model)\nprint(trainer.num_val_batches)",
     ),
     (
+        "test_lottery_tickets_of_a_cpu",
+        "from lightning.pytorch.callbacks import ModelPruning",
+    ),
+    (
         "test_step_after_the_averaged_weights",
         "from lightning.pytorch.callbacks import StochasticWeightAveraging",
     ),

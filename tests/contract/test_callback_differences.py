@@ -50,6 +50,18 @@ def test_unfrozen_backbone_after_a_resume(namespace: str, tmp_path: Path) -> Non
 
 
 @BOTH
+def test_lottery_tickets_of_a_cpu(namespace: str) -> None:
+    pruning = callbacks_of(namespace).ModelPruning("l1_unstructured", amount=1)
+    module = build(namespace, configure_optimizers=sgd)
+    began = {name: weight.clone() for name, weight in module.state_dict().items()}
+    trainer = quiet_trainer(namespace, max_epochs=2, callbacks=[pruning])
+    trainer.fit(module, data(12, 2))
+    ended = module.state_dict()
+    moved = [int((ended[name] != began[name]).sum()) for name in began]
+    assert (sum(moved) == 2) is (namespace == OURS)  # the two that are pruned
+
+
+@BOTH
 @pytest.mark.parametrize("where", ["end", "middle", "before pruning"])
 def test_masks_after_a_resume(where: str, namespace: str, tmp_path: Path) -> None:
     """The first weights are drawn anew in each process, the rows and their order are not."""

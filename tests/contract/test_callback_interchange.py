@@ -115,7 +115,9 @@ MADE: dict[str, Callable[[Any, Path], Any]] = {
     "ModelCheckpoint": lambda c, folder: c.ModelCheckpoint(
         folder / "own", monitor="loss", save_top_k=2, save_last=True
     ),
-    "ModelPruning": lambda c, _: c.ModelPruning("l1_unstructured", amount=0.3),
+    "ModelPruning": lambda c, _: c.ModelPruning(
+        "l1_unstructured", amount=0.3, use_lottery_ticket_hypothesis=False
+    ),
     "ModelSummary": lambda c, _: c.ModelSummary(),
     "OnExceptionCheckpoint": lambda c, folder: c.OnExceptionCheckpoint(folder),
     "ProgressBar": lambda c, _: c.ProgressBar(),

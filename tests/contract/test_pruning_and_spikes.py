@@ -23,6 +23,8 @@ class Threshold(prune.L1Unstructured):
     """A method of the user's own."""
 
 
+# A second ticket is another one on a CPU: see `test_lottery_tickets_of_a_cpu`.
+ONE_TICKET = {"use_lottery_ticket_hypothesis": lambda epoch: epoch == 1}
 PRUNING: dict[str, dict[str, Any]] = {
     "by size": {"pruning_fn": "l1_unstructured"},
     "case of the name": {"pruning_fn": "L1_Unstructured", "amount": 0.2},
@@ -74,7 +76,8 @@ def test_the_same_is_pruned(name: str, tmp_path: Path) -> None:
     found = []
     for namespace in (OURS, REFERENCE):
         torch.manual_seed(7)
-        callback = callbacks_of(namespace).ModelPruning(**PRUNING[name])
+        arguments = {**ONE_TICKET, **PRUNING[name]}
+        callback = callbacks_of(namespace).ModelPruning(**arguments)
         keep = callbacks_of(namespace).ModelCheckpoint(
             tmp_path / namespace, "{epoch}", save_top_k=-1
         )
@@ -106,9 +109,8 @@ def test_chosen_and_filtered_parameters() -> None:
 
         module = build(namespace, configure_optimizers=sgd)
         pairs = [(module.layer, "weight"), (module.layer, "bias")]
-        trainer = quiet_trainer(
-            namespace, max_epochs=2, callbacks=[Weights("l1_unstructured", pairs)]
-        )
+        callback = Weights("l1_unstructured", pairs, **ONE_TICKET)
+        trainer = quiet_trainer(namespace, max_epochs=2, callbacks=[callback])
         trainer.fit(module, data(12, 2))
         found.append({k: v.tolist() for k, v in module.state_dict().items()})
         strange = base("l1_unstructured", [(torch.nn.Linear(1, 1), "weight")])
@@ -146,6 +148,46 @@ def test_pruning_that_is_refused(arguments: dict[str, Any]) -> None:
         )
         with pytest.raises(exceptions.MisconfigurationException):
             callbacks_of(namespace).ModelPruning(**arguments)
+
+
+@pytest.mark.parametrize("tickets", [True, False])
+def test_fit_goes_on_from_a_file_with_masks(tickets: bool, tmp_path: Path) -> None:
+    def fit(resume: Path | None = None) -> tuple[Any, Any]:
+        callbacks = callbacks_of(OURS)
+        pruning = callbacks.ModelPruning(
+            "l1_unstructured",
+            amount=0.3,
+            make_pruning_permanent=False,
+            use_lottery_ticket_hypothesis=tickets,
+        )
+        keep = callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=8, save_top_k=-1)
+        added = [pruning] if resume else [pruning, keep]
+        trainer = quiet_trainer(
+            OURS, max_epochs=3, callbacks=added, enable_checkpointing=not resume
+        )
+        module = build(OURS, configure_optimizers=sgd)
+        trainer.fit(module, data(12, 2), ckpt_path=resume)
+        return trainer, module.state_dict()
+
+    trainer, whole = fit()
+    path = tmp_path / "epoch=1-step=8.ckpt"
+    assert "layer.weight_mask" in torch.load(path, weights_only=True)["state_dict"]
+    resumed = fit(path)[1]
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    # The module that was trained has its masks still.
+    trainer.validate(ckpt_path=path, verbose=False, dataloaders=data(4))
+
+
+def test_buffer_that_is_called_a_mask_is_kept(tmp_path: Path) -> None:
+    module = build(OURS, configure_optimizers=sgd)
+    module.register_buffer("attention_mask", torch.ones(3))
+    pruning = callbacks_of(OURS).ModelPruning("l1_unstructured")
+    trainer = quiet_trainer(OURS, max_epochs=1, callbacks=[pruning])
+    trainer.fit(module, data(12, 2))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    saved = torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"]
+    assert "attention_mask" in saved
 
 
 def test_pruning_tells_how_much(caplog: pytest.LogCaptureFixture) -> None:

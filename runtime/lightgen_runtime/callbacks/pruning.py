@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.rank_zero import rank_zero_info
 
 if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
     from lightgen_runtime.trainer.trainer import Trainer
 
 ParameterList = Sequence[tuple[nn.Module, str]]
@@ -60,7 +62,8 @@ class ModelPruning(Callback):
             at the start of a run for parameters that the model does not have.
 
     Compat: a fit that is resumed goes on with the masks of its checkpoint, and with the
-    beginnings of the first fit.
+    beginnings of the first fit. On a CPU too, weights are set back to how they began each
+    time.
 
     Source: Frankle and Carbin, The Lottery Ticket Hypothesis, 2019 (arXiv:1803.03635).
     """
@@ -109,6 +112,7 @@ class ModelPruning(Callback):
         # By number of the parameter: mask, and what it hides of the trained values.
         self._masks: dict[int, tuple[Tensor, Tensor]] = {}
         self._is_permanent = False
+        self._loading: RemovableHandle | None = None
         self._method_arguments: dict[str, Any] = {}
         self.amount = amount
         self.pruning_fn = self._chosen_method(pruning_fn, pruning_dim, pruning_norm)
@@ -166,8 +170,28 @@ class ModelPruning(Callback):
                 f"{len(chosen)} parameters: return those to prune, or leave the callback out."
             )
         if self._use_lottery_ticket_hypothesis:
+            former = self._first_layers
             layers = dict.fromkeys(layer for layer, _ in self._parameters_to_prune)
-            self._first_layers = {layer: deepcopy(layer) for layer in layers}
+            self._first_layers = {
+                # What has masks of an earlier run began there, and has no copy.
+                layer: (
+                    former[layer]
+                    if layer in former and prune.is_pruned(layer)
+                    else deepcopy(layer)
+                )
+                for layer in layers
+            }
+        self._loading = pl_module.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
+            _take_masks_off
+        )
+
+    def teardown(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str
+    ) -> None:
+        """Leave the module's loading as it was."""
+        if self._loading is not None:
+            self._loading.remove()
+            self._loading = None
 
     def filter_parameters_to_prune(
         self, parameters_to_prune: ParameterList = ()
@@ -284,10 +308,7 @@ class ModelPruning(Callback):
         if not self._make_pruning_permanent:
             return
         state = dict(checkpoint["state_dict"])
-        for mask_name in [name for name in state if name.endswith("_mask")]:
-            name = mask_name.removesuffix("_mask")
-            mask, original = state.pop(mask_name), state.pop(f"{name}_orig")
-            state[name] = mask.to(original.dtype) * original
+        _make_plain(state)
         checkpoint["state_dict"] = {
             name: value.cpu() if isinstance(value, Tensor) else value
             for name, value in state.items()
@@ -324,7 +345,8 @@ class ModelPruning(Callback):
             trained = getattr(layer, f"{name}_orig", None)
             if trained is None:
                 trained = getattr(layer, name)
-            trained.data = getattr(fresh[layer], name).data.to(trained.device)
+            began = getattr(fresh[layer], name).data
+            trained.data = began.to(trained.device, copy=True)  # which training changes
 
     def make_pruning_permanent(self, module: nn.Module) -> None:
         """Replace masks and originals in `module` by plain parameters."""
@@ -361,6 +383,25 @@ class ModelPruning(Callback):
                     f"Pruned `{layer!r}.{name}`: {old[0]} -> {new[0]}/{new[1]} "
                     f"({new[0] / new[1]:.2%})"
                 )
+
+
+def _make_plain(state: dict[str, Any], but: Collection[str] = ()) -> None:
+    """Replace masks and originals in a `state_dict` by parameters with zeros in them.
+
+    Args:
+        state: Is changed.
+        but: Originals to leave there, with their masks.
+    """
+    for mask_name in [name for name in state if name.endswith("_mask")]:
+        name = mask_name.removesuffix("_mask")
+        if f"{name}_orig" in state.keys() - but:
+            mask, original = state.pop(mask_name), state.pop(f"{name}_orig")
+            state[name] = mask.to(original.dtype) * original
+
+
+def _take_masks_off(module: nn.Module, state_dict: dict[str, Any], *_: Any) -> None:
+    """Load a file with masks into a module that has none: it gets them when it trains."""
+    _make_plain(state_dict, but=module.state_dict().keys())
 
 
 def _of_epoch(value: Any, epoch: int) -> Any:

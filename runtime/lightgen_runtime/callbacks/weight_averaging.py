@@ -119,6 +119,18 @@ class WeightAveraging(Callback):
         if trainer.state.fn == "fit":
             self._swap(pl_module)
 
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Validate the average, also where a fit is resumed inside a validation."""
+        if trainer.state.fn == "fit" and not self._swapped:
+            self._swap(pl_module)
+
     def on_validation_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> None:

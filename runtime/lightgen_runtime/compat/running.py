@@ -67,6 +67,12 @@ TRAINING = (
         rows=("test_step_after_the_averaged_weights",),
     ),
     Behaviour(
+        ("callbacks.ModelPruning",),
+        "on a CPU, too, weights are set back to how they began after each pruning; with "
+        "Lightning, after the first alone",
+        rows=("test_lottery_tickets_of_a_cpu",),
+    ),
+    Behaviour(
         ("Trainer(limit_train_batches)",),
         "where an iterable loader ends before this limit, the epoch ends with a "
         "validation; with Lightning there is none",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from resuming import Interrupt
 from small_runs import Small, loader, quiet, variant
 
 from lightgen_runtime import Callback
@@ -52,15 +53,16 @@ def test_estimate_of_steps_follows_the_schedule() -> None:
     assert seen == [trainer.global_step] == [7]
 
 
-def test_fit_resumed_inside_an_epoch_goes_on_with_its_number(tmp_path: Path) -> None:
-    class Stop(Callback):
-        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
-            if trainer.global_step == 5:
-                trainer.save_checkpoint(tmp_path / "a.ckpt")
-                raise KeyboardInterrupt
-
+@pytest.mark.parametrize(
+    ("hook", "occurrence"), [("on_train_batch_end", 5), ("on_train_batch_start", 5)]
+)
+def test_fit_resumed_inside_an_epoch_goes_on_with_its_number(
+    hook: str, occurrence: int, tmp_path: Path
+) -> None:
+    schedule = GradientAccumulationScheduler({1: 2})
+    saving = Interrupt(hook, occurrence, tmp_path / "a.ckpt")
     trainer = quiet(
-        max_epochs=3, callbacks=[GradientAccumulationScheduler({1: 2}), Stop()]
+        max_epochs=3, callbacks=[schedule, saving], enable_checkpointing=True
     )
     with pytest.raises(KeyboardInterrupt):
         trainer.fit(Small(), loader())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from resuming import assert_resumes
+from resuming import Interrupt, assert_resumes
 from small_runs import Small, fitted, loader, quiet, variant
 
 from lightgen_runtime import Callback
@@ -82,6 +82,25 @@ def test_resumed_fit_equals_uninterrupted_fit(make: Any, tmp_path: Path) -> None
         ("on_train_epoch_end", 2),
     ]
     assert_resumes(Small, make, tmp_path / "a.ckpt", moments, max_epochs=3)
+
+
+def test_validation_that_is_resumed_is_of_the_average(tmp_path: Path) -> None:
+    def validated(extra: list[Callback], resume: Path | None = None) -> list[Any]:
+        weights = Weights()
+        trainer = quiet(
+            callbacks=[EMAWeightAveraging(decay=0.5), weights, *extra],
+            enable_checkpointing=bool(extra),
+            max_epochs=2,
+        )
+        trainer.fit(Small(), loader(12), loader(4, 1), ckpt_path=resume)
+        return [w.tolist() for w in [*weights.validated, *weights.trained[-1:]]]
+
+    whole = validated([])
+    for hook, done in (("on_validation_batch_end", 2), ("on_validation_start", 0)):
+        path = tmp_path / f"{hook}.ckpt"
+        with pytest.raises(KeyboardInterrupt):
+            validated([Interrupt(hook, max(done, 1), path)])
+        assert validated([], path) == whole[done:]
 
 
 def test_file_of_a_failed_validation_holds_both_sets_the_right_way(
