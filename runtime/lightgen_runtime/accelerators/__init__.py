@@ -81,9 +81,8 @@ def choose_devices(
         return [torch.device("cpu")] * _cpu_processes(devices, asked)
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if kind == "cuda" and count == 1 and processes and asked in (None, processes):
-        return [
-            torch.device(kind, 0)
-        ] * processes  # each its own, as far as can be seen
+        # Each its own, as far as can be seen from here.
+        return [torch.device(kind, 0)] * processes
     if asked is None:
         asked = count
     indices = list(range(asked)) if isinstance(asked, int) else asked

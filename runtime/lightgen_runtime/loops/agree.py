@@ -89,7 +89,7 @@ def agree_on_epoch(store: MetricStore, strategy: Strategy, module: nn.Module) ->
         and slot.agreed is None
         and not slot.options.rank_zero_only
     ]
-    # Cheap, and mostly all there is to say in an epoch that logs nothing.
+    # One number: an exchange of what nobody has logged would cost ten times as much.
     if not strategy.reduce_boolean_decision(bool(fresh), all=False):
         return
     known = {(slot.hook, slot.loader, slot.name): slot for slot in store.slots}
