@@ -161,6 +161,7 @@ def read_launch(
     Raises:
         UsageError: One has no accepted form, needs another, or contradicts another.
     """
+    _check_spelling(overrides)
     if devices is None:
         others = {
             "--nodes": nodes,
@@ -177,7 +178,6 @@ def read_launch(
                     todo=f"add --devices N, or --devices auto: --devices 2 {option} {value}",
                 )
         return Launch()
-    _check_spelling(overrides)
     _check_alone(overrides)
     _check_restarts(restarts or 0, node_rank)
     _check_meeting(nodes, node_rank, rendezvous)
@@ -186,7 +186,7 @@ def read_launch(
 
 
 def _check_spelling(overrides: list[str]) -> None:
-    """Refuse a slip here: all processes would be started to say that it is unknown."""
+    """Refuse a slip here: the program, in all its processes, knows none of these."""
     for word in overrides:
         name = word.partition("=")[0]
         for near in get_close_matches(name, _OWN, n=1, cutoff=_SLIP):

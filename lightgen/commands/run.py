@@ -263,9 +263,7 @@ def _bare_command(
     program: Program, search_path: str, added: dict[str, str], words: list[str]
 ) -> str:
     """Spell the command as it can be pasted into the shell this one was typed in."""
-    found = shutil.which("python")
-    is_ours = found is not None and Path(found) == Path(sys.executable)
-    python = "python" if is_ours else sys.executable
+    python = "python" if _is_on_path("python") else sys.executable
     moves = program.here != program.root
     change = f"cd {shlex.quote(str(program.root))} && " if moves else ""
     extended = shlex.quote(search_path)
@@ -273,3 +271,14 @@ def _bare_command(
         extended = f'"src{os.pathsep}$PYTHONPATH"'
     settings = "".join(f"{name}={value} " for name, value in added.items())
     return f"{change}PYTHONPATH={extended} {settings}{shlex.join([python, *words])}"
+
+
+def _is_on_path(name: str) -> bool:
+    """Tell whether a name leads to this Python, which pip may start as `python3`.
+
+    Python tells environments apart by the folder it was started from.
+    """
+    found, ours = shutil.which(name), Path(sys.executable)
+    return (
+        found is not None and Path(found).parent == ours.parent and ours.samefile(found)
+    )

@@ -216,11 +216,26 @@ def test_bad_input_is_one_clear_error(
     assert done.out == ""
 
 
-def test_option_of_a_fit_is_refused_elsewhere(project: Path) -> None:
-    options = ["--devices", "2", "--restarts", "3"]
-    done = run_process("validate", *options, cwd=project)
-    assert done.returncode == 2
-    assert "`--restarts` is for `lightgen train` only" in done.stderr
+@pytest.mark.parametrize("options", [["--devices", "2"], []])
+def test_option_of_a_fit_is_refused_elsewhere(
+    project: Path,
+    options: list[str],
+    run_cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(project)
+    done = run_cli("validate", *options, "--restarts", "3")
+    assert done.code == 2
+    assert "`--restarts` is for `lightgen train` only" in done.err
+
+
+def test_slip_in_the_only_option_of_a_launch(
+    project: Path, run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    done = run_cli("train", "--device", "2")
+    assert done.code == 2
+    assert "did you mean --devices?" in done.err
 
 
 def test_devices_that_cannot_be_counted(project: Path) -> None:

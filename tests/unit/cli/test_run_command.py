@@ -187,15 +187,17 @@ def test_printed_command_does_the_same_when_pasted(project: Path, inside: str) -
         assert json.loads(pasted.stdout)[key] == report_of(started)[key]
 
 
-def test_printed_command_is_short_in_the_usual_case(project: Path) -> None:
-    # The package is installed, so no PYTHONPATH is set, and its environment is active.
+@pytest.mark.parametrize("name", ["python", "python3"])
+def test_printed_command_is_short_in_the_usual_case(project: Path, name: str) -> None:
+    # The package is installed, so no PYTHONPATH is set, and its environment is active;
+    # pip has `lightgen` start one of its names for Python.
     source = environment()["PYTHONPATH"]
     folder = Path(sys.executable).parent
     env = environment(PATH=str(folder))
     del env["PYTHONPATH"]
     start = f"import sys; sys.path.insert(0, {source!r}); sys.argv[1:] = ['train']; "
     done = subprocess.run(
-        [str(folder / "python"), "-c", f"{start}from lightgen.cli import main; main()"],
+        [str(folder / name), "-c", f"{start}from lightgen.cli import main; main()"],
         cwd=project,
         env=env,
         capture_output=True,
