@@ -199,8 +199,12 @@ def _show(result: Regeneration, *, written: bool, with_diff: bool) -> None:
         console.put(_diff(result).rstrip() if with_diff else "  see it with --diff")
         return
     kept = " Your edits are kept." if result.outcome.status == "edited" else ""
-    console.put(f"Rewrote {where}: {optimizers}.{kept}\n")
-    console.put(_diff(result).rstrip())
+    if result.before == result.after:
+        console.put(f"{where} says so already, or keeps what you wrote.")
+        console.put(f"The options are remembered: {optimizers}.")
+    else:
+        console.put(f"Rewrote {where}: {optimizers}.{kept}\n")
+        console.put(_diff(result).rstrip())
     console.put("\nlightgen undo takes it back.")
 
 

@@ -201,7 +201,7 @@ _EDITED = _Edited()
 def _moved(
     path: str, found: bytes | None, now: bytes | None, then: bytes | None
 ) -> bytes | _Edited | None:
-    if found == now:
+    if found in (now, then):  # untouched, or brought back by hand
         return then
     # Lines of our own records belong together.
     if None in (found, now, then) or path.startswith(f"{STATE_FOLDER}/"):

@@ -185,6 +185,20 @@ def test_undo_of_a_sidecar_removes_it_unless_it_was_edited(
     assert contents(project) == before
 
 
+def test_sidecar_that_was_merged_and_removed_does_not_stop_undo(
+    run_cli: Cli, project: Path
+) -> None:
+    before = contents(project)
+    regen(run_cli, "--weight-decay", "0.3")
+    edit(project / MODULE, "lr=self.hparams.lr,", "lr=0.5,")
+    regen(run_cli, "--lr", "0.1", "--on-conflict", "sidecar")
+    (project / f"{MODULE}.lightgen-new").unlink()
+    edit(project / MODULE, "lr=0.5,", "lr=self.hparams.lr,")
+    assert run_cli("undo").code == 0
+    assert run_cli("undo").code == 0
+    assert contents(project) == before
+
+
 def test_folders_that_a_command_made_go_with_their_files(work: Path) -> None:
     put_files(work, {"a.txt": "a"})
     before = contents(work)
