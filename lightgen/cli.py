@@ -39,6 +39,7 @@ from lightgen.errors import (
     VerificationError,
     WriteError,
 )
+from lightgen.misuse import PARSER_ERROR, as_usage_error, is_call_for_help
 
 EXIT_CODES: dict[type[LightgenError], int] = {
     WriteError: 1,
@@ -120,9 +121,17 @@ def main() -> None:
     """Run the program with the process's arguments, and exit."""
     console.spell_out_what_cannot_be_encoded()
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except LightgenError as error:
         _exit(error)
+    except PARSER_ERROR as error:
+        if is_call_for_help(error):
+            console.say(str(error))
+            sys.exit(exit_code(UsageError("")))
+        _exit(as_usage_error(error, sys.argv[1:]))
+    except typer.Abort:  # the end of the input, at a question
+        console.say("Aborted!")
+        sys.exit(1)
     except OSError as error:
         _exit(_refused(error))
 

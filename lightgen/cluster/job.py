@@ -48,8 +48,10 @@ class Job(ABC):
         Raises:
             JobOptionError: One of them.
         """
-        values.check_number("option --nodes", self.nodes, 1, "a number of machines")
-        values.check_number("option --devices", self.devices, 1, "devices a machine")
+        values.check_number("option --nodes", self.nodes, 1, "machines")
+        values.check_number(
+            "option --devices", self.devices, 1, "devices of each machine"
+        )
 
     def record(self) -> dict[str, Any]:
         """Return the options as plain JSON."""

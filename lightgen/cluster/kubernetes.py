@@ -36,6 +36,7 @@ class KubernetesJob(Job):
         shared_memory: Size of `/dev/shm`, by which loaders hand over batches.
         memory: Of a pod; "" for no limit.
         cpus_per_device: Cores; 0 for no request.
+        gpus: Whether a pod asks for a GPU for each of its devices.
         restarts: How often all processes are started again after one has failed.
     """
 
@@ -48,6 +49,7 @@ class KubernetesJob(Job):
     shared_memory: str = "16Gi"
     memory: str = ""
     cpus_per_device: int = 0
+    gpus: bool = True
     restarts: int = 3
 
     command = "kubernetes"
@@ -124,8 +126,6 @@ class KubernetesJob(Job):
         is_job = self.kind == "job"
         conf = f"read_timeout={MEET_WITHIN_S}"
         hosting = "is_host=$((JOB_COMPLETION_INDEX == 0)),"
-        cpus = self.cpus_per_device * self.devices
-        requests = f'\n      requests:\n        cpu: "{cpus}"' if cpus else ""
         subdomain = f"subdomain: {values.as_yaml(name)}\nrestartPolicy: Never\n"
         return _POD.format(
             subdomain=subdomain if is_job else "",
@@ -139,12 +139,20 @@ class KubernetesJob(Job):
             rendezvous=rendezvous,
             conf=f'"{hosting}{conf}"' if is_job else conf,
             program=program(package, *program_options(self), "--resume", "auto"),
-            devices=self.devices,
-            memory=f"\n        memory: {self.memory}" if self.memory else "",
-            requests=requests,
+            resources=self._resources(),
             size=self.shared_memory,
             claim=values.as_yaml(self.claim or f"{name}-runs"),
         )
+
+    def _resources(self) -> str:
+        """Return what a pod asks for; "" if that is nothing."""
+        cpus = self.cpus_per_device * self.devices
+        limits = f"        nvidia.com/gpu: {self.devices}\n" if self.gpus else ""
+        limits += f"        memory: {self.memory}\n" if self.memory else ""
+        requests = f'        cpu: "{cpus}"\n' if cpus else ""
+        parts = (("limits", limits), ("requests", requests))
+        lines = "".join(f"      {name}:\n{part}" for name, part in parts if part)
+        return f"    resources:\n{lines}" if lines else ""
 
 
 def _indented(text: str, width: int) -> str:
@@ -221,10 +229,7 @@ containers:
           --rdzv-endpoint {rendezvous} \\
           --rdzv-conf {conf} \\
           {program}
-    resources:
-      limits:
-        nvidia.com/gpu: {devices}{memory}{requests}
-    volumeMounts:
+{resources}    volumeMounts:
       - name: runs
         mountPath: {workdir}/runs
       - name: shared-memory

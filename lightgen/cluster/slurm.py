@@ -31,6 +31,7 @@ class SlurmJob(Job):
         qos: Quality of service.
         memory: Of a machine.
         cpus_per_device: Cores of a process; 0 for the cluster's default.
+        gpus: Whether the job asks for GPUs; partitions without any refuse one that does.
         gpu_type: What the cluster calls its devices.
         requeue: Whether the job may go back into the queue.
         signal_before: Seconds before the limit at which the processes are told to save;
@@ -44,6 +45,7 @@ class SlurmJob(Job):
     qos: str = ""
     memory: str = ""
     cpus_per_device: int = 0
+    gpus: bool = True
     gpu_type: str = ""
     requeue: bool = True
     signal_before: int = 90
@@ -64,6 +66,13 @@ class SlurmJob(Job):
                 values.check_slurm_name(f"option --{name}", value)
         if self.gpu_type:
             values.check_gpu_type("option --gpu-type", self.gpu_type)
+        if self.gpu_type and not self.gpus:
+            raise JobOptionError(
+                f"a job without GPUs, and {self.gpu_type} as their type",
+                where="options --no-gpus, --gpu-type",
+                accepted="one of the two",
+                todo="--no-gpus --gpu-type none, or --gpus",
+            )
         cores = "cores; 0 is the cluster's default"
         values.check_number("option --cpus-per-device", self.cpus_per_device, 0, cores)
         self._check_signal()
@@ -108,12 +117,12 @@ class SlurmJob(Job):
         )
 
     def _settings(self, package: str) -> list[str]:
-        gpu = f"{self.gpu_type}:" if self.gpu_type else ""
+        kind = f"{self.gpu_type}:" if self.gpu_type else ""
         settings = {
             "job-name": package,
             "nodes": self.nodes,
             "ntasks-per-node": self.devices,
-            "gpus-per-node": f"{gpu}{self.devices}",
+            "gpus-per-node": f"{kind}{self.devices}" if self.gpus else "",
             "cpus-per-task": self.cpus_per_device,
             "mem": self.memory,
             "time": self.time,

@@ -73,6 +73,13 @@ SlurmMemory = Annotated[
         metavar="SIZE", help="Memory of a machine, as in 200G; 0 is all of it."
     ),
 ]
+Gpus = Annotated[
+    bool | None,
+    typer.Option(
+        "--gpus/--no-gpus",
+        help="Ask for a GPU for each process, as is the default; not on CPUs alone.",
+    ),
+]
 GpuType = Annotated[
     _TEXT,
     typer.Option(
@@ -148,6 +155,7 @@ def slurm(
     qos: Qos = None,
     memory: SlurmMemory = None,
     cpus_per_device: Cores = None,
+    gpus: Gpus = None,
     gpu_type: GpuType = None,
     requeue: Requeue = None,
     signal_before: SignalBefore = None,
@@ -195,6 +203,7 @@ def kubernetes(
     shared_memory: SharedMemory = None,
     memory: Memory = None,
     cpus_per_device: Cores = None,
+    gpus: Gpus = None,
     restarts: Restarts = None,
     dry_run: DryRun = False,
     check: Check = False,

@@ -39,7 +39,7 @@ RUNTIME_LAYERS = [
 ]
 LIGHTGEN_LAYERS = [
     {"", "errors"},
-    {"console"},
+    {"console", "misuse"},
     {"project"},
     {"rendering", "optim", "regen", "cluster"},
     {"blocks"},

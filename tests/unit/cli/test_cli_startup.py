@@ -119,7 +119,7 @@ def test_message_has_only_the_parts_that_are_present() -> None:
 def test_defect_of_ours_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken() -> None:
+    def broken(**_: object) -> None:
         raise RuntimeError("ours")
 
     monkeypatch.setattr(cli, "app", broken)

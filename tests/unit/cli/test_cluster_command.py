@@ -64,6 +64,17 @@ def test_options_become_the_lines_of_the_job(run_cli: Cli, project: Path) -> Non
     assert "\nmodule load cuda\nsource .venv/bin/activate\n" in text
 
 
+def test_job_for_cpus_asks_for_no_gpus(run_cli: Cli, project: Path) -> None:
+    options = ["--devices", "8", "--no-gpus"]
+    cluster(run_cli, "slurm", *options)
+    assert "#SBATCH --ntasks-per-node=8" in settings(project)
+    assert "gpu" not in " ".join(settings(project))
+    cluster(run_cli, "slurm", "--time", "48:00:00")
+    assert "gpu" not in " ".join(settings(project))
+    cluster(run_cli, "slurm", "--gpus")
+    assert "#SBATCH --gpus-per-node=8" in settings(project)
+
+
 def test_what_is_not_said_stays_and_none_takes_it_back(
     run_cli: Cli, project: Path
 ) -> None:
@@ -293,17 +304,20 @@ def test_damaged_options_are_said(run_cli: Cli, project: Path) -> None:
             ["0 is too small", "option --devices", "a number from 1"],
         ),
         ("slurm --nodes -1", ["option --nodes"]),
-        ("slurm --nodes two", ["--nodes"]),
+        ("slurm --nodes two", ["`--nodes two` is no", "option --nodes", "a whole"]),
+        ("slurm --nodes=2x --nodes=", ["`--nodes ` is no whole number"]),
+        ("slurm --nodes", ["requires an argument", "lightgen cluster slurm --help"]),
         ("slurm --time 1 --signal-before 60", ["option --signal-before", "0 to 59"]),
         ("slurm --time 1", ["90 seconds before the end comes at the start"]),
         ("slurm --signal-before 70000", ["0 to 65535"]),
         ("slurm --gpu-type a100:4", ["option --gpu-type", "--devices"]),
+        ("slurm --no-gpus --gpu-type a100", ["--no-gpus --gpu-type none, or --gpus"]),
         ("slurm --memory 16GB", ["option --memory", "200G"]),
         ("slurm --signal-before -5", ["option --signal-before"]),
         ("slurm --cpus-per-device -1", ["option --cpus-per-device"]),
         ("slurm --partition a;b", ["option --partition"]),
-        ("slurm --partiton a", ["No such option", "--partition"]),
-        ("slrum", ["No such command", "slurm"]),
+        ("slurm --partiton a", ["unknown option `--partiton`", "mean --partition?"]),
+        ("slrum", ["No such command", "`slurm`", "cluster --help"]),
         ("torchrun --nodes 2", ["--rendezvous HOST:29400"]),
         ("torchrun --rendezvous host1", ["--rendezvous host1:29400"]),
         ("torchrun --rendezvous host1:x", ["HOST:PORT"]),
@@ -328,8 +342,8 @@ def test_mistakes_are_answered(
     assert result.code == 2, result.out
     for text in expected:
         assert text in result.err
-    if result.err.startswith("error:"):
-        assert "  next:     " in result.err
+    assert result.err.startswith("error:")
+    assert "  next:     " in result.err
     assert snapshot(project) == before
 
 

@@ -61,6 +61,18 @@ def test_pods_find_the_first_one_by_its_name(run_cli: Cli, project: Path) -> Non
     assert value(words, "--rdzv-conf").startswith("is_host=$((JOB_COMPLETION_INDEX ==")
 
 
+def test_pods_on_cpus_ask_for_no_gpus(run_cli: Cli, project: Path) -> None:
+    _, job = manifests(run_cli, project, "--devices", "2", "--no-gpus")
+    assert "resources" not in container_of(job["spec"]["template"]["spec"])
+    options = ["--memory", "8Gi", "--cpus-per-device", "2"]
+    _, job = manifests(run_cli, project, *options)
+    container = container_of(job["spec"]["template"]["spec"])
+    assert container["resources"] == {
+        "limits": {"memory": "8Gi"},
+        "requests": {"cpu": "4"},
+    }
+
+
 def test_there_is_a_pod_for_each_machine(run_cli: Cli, project: Path) -> None:
     _, job = manifests(run_cli, project, "--nodes", "3", "--devices", "8")
     spec = job["spec"]
