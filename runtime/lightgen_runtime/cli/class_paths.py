@@ -57,7 +57,7 @@ def _import_class(class_path: str) -> type:
     if not hasattr(module, name):
         raise ClassPathError(
             f"module `{module_name}` has no `{name}`"
-            f"{did_you_mean(name, _public_names(module))}"
+            f"{did_you_mean(name, _class_names(module))}"
         )
     found = getattr(module, name)
     if not inspect.isclass(found):
@@ -92,8 +92,14 @@ def _nearest_module(missing: str) -> str:
     return did_you_mean(name, names)
 
 
+def _class_names(module: ModuleType) -> list[str]:
+    """Return the names of classes, and what the module may load lazily."""
+    loaded = [name for name, value in vars(module).items() if inspect.isclass(value)]
+    return [*loaded, *getattr(module, "__all__", ())]
+
+
 def _public_names(module: ModuleType) -> list[str]:
-    """Return the public names of a module, those it loads lazily included."""
+    """Return the public names that a module has so far."""
     return [name for name in dir(module) if not name.startswith("_")]
 
 

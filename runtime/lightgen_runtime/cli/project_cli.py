@@ -66,6 +66,7 @@ from lightgen_runtime.utilities.exceptions import (
     MisconfigurationException,
     NonFiniteLossError,
     OutputExistsError,
+    RunFolderError,
     RunInUseError,
     SIGTERMException,
 )
@@ -484,8 +485,8 @@ def _write_result(path: Path, summary: Summary, then: str) -> None:
 def _exit_code(error: LightgenRuntimeError) -> int:
     if isinstance(error, OutputExistsError | RunInUseError):
         return IN_THE_WAY
-    has_failed = isinstance(error, NonFiniteLossError | CheckpointWriteError)
-    return FAILED if has_failed else USAGE
+    failures = NonFiniteLossError | CheckpointWriteError | RunFolderError
+    return FAILED if isinstance(error, failures) else USAGE
 
 
 def _is_bad_input(error: BaseException) -> bool:

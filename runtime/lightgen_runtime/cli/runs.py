@@ -18,7 +18,7 @@ from lightgen_runtime.loggers.csv_logs import METRICS_FILE
 from lightgen_runtime.utilities.atomic_write import atomic_write
 from lightgen_runtime.utilities.exceptions import (
     CheckpointNotFoundError,
-    MisconfigurationException,
+    RunFolderError,
 )
 from lightgen_runtime.utilities.nearest import nearest
 from lightgen_runtime.utilities.rank_zero import print_to_stderr, rank_zero_only
@@ -148,7 +148,7 @@ def claim_run() -> Run:
     Two processes that claim at once get two numbers: making the folder decides.
 
     Raises:
-        MisconfigurationException: The folder cannot be made.
+        RunFolderError: The folder cannot be made.
     """
     newest = next(runs_newest_first(), None)
     number = newest.number + 1 if newest else 1
@@ -161,9 +161,9 @@ def claim_run() -> Run:
             except FileExistsError:
                 number += 1
     except OSError as error:
-        raise MisconfigurationException(
+        raise RunFolderError(
             f"The folder for this run cannot be made: `{RUNS}` in {Path.cwd()}: "
-            f"{error.strerror}."
+            f"{error.strerror}. Grant access, make room, or move away what is there."
         ) from error
 
 

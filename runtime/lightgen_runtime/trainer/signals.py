@@ -189,7 +189,9 @@ class StopRequest:
 
     def _what_is_left(self) -> str:
         newest = newest_checkpoint(self._trainer)
-        return f"The last checkpoint is `{newest}`" if newest else "There is none"
+        return (
+            f"The last checkpoint is `{newest}`" if newest else "There is no checkpoint"
+        )
 
     def _is_agreed_batch(self) -> bool:
         """Tell whether this is where all processes stop; wait until that is settled."""

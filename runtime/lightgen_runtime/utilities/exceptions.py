@@ -40,6 +40,10 @@ class RunInUseError(LightgenRuntimeError):
     """Another process trains in the folder of the run."""
 
 
+class RunFolderError(LightgenRuntimeError, OSError):
+    """The system refuses to make a folder for the run."""
+
+
 class CheckpointWriteError(LightgenRuntimeError, OSError):
     """A checkpoint cannot be written; what was there before is intact.
 

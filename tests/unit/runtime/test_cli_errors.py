@@ -13,6 +13,7 @@ from lightgen_runtime.core.datamodule import LightningDataModule
 from lightgen_runtime.core.module import LightningModule
 
 HERE = __name__
+CALLBACKS = "lightgen_runtime.callbacks"
 
 
 class Patience(Callback):
@@ -120,6 +121,11 @@ def callback(lines: str) -> str:
             f"trainer:\n  callbacks:\n  - class_path: {HERE}.Patients\n",
             f"c.yaml:3: trainer.callbacks[0].class_path: module `{HERE}` has no "
             "`Patients`; did you mean `Patience`?",
+        ),
+        (
+            f"trainer:\n  callbacks:\n  - class_path: {CALLBACKS}.EarlyStoping\n",
+            f"c.yaml:3: trainer.callbacks[0].class_path: module `{CALLBACKS}` has no "
+            "`EarlyStoping`; did you mean `EarlyStopping`?",
         ),
         (
             "trainer:\n  callbacks:\n  - class_path: no_such.Callback\n",

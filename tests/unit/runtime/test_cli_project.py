@@ -373,6 +373,14 @@ def test_loss_that_is_not_finite_at_once_says_once_that_nothing_is_kept(
     assert capsys.readouterr().err.count("No checkpoint") == 1
 
 
+def test_run_folder_that_the_system_refuses_is_a_failure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("runs").touch()
+    assert exit_code("fit") == 1
+    assert "cannot be made" in capsys.readouterr().err
+
+
 def test_run_whose_bad_input_shows_late_is_kept(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from lightgen_runtime.cli.runs import claim_run, find_checkpoint, run_of
 from lightgen_runtime.utilities.exceptions import (
     CheckpointNotFoundError,
-    MisconfigurationException,
+    RunFolderError,
 )
 
 
@@ -55,7 +55,7 @@ def test_runs_claimed_at_once_get_different_numbers() -> None:
 
 def test_claim_fails_with_a_reason_where_runs_is_a_file() -> None:
     Path("runs").touch()
-    with pytest.raises(MisconfigurationException, match="`runs` in"):
+    with pytest.raises(RunFolderError, match="`runs` in"):
         claim_run()
 
 
