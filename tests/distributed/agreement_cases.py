@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torchmetrics
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from trial_net import Net, case, digest, numbered, quiet
 
@@ -454,3 +455,31 @@ def loggers_of_rank_zero_only(world: int) -> Any:
     trainer = quiet(world, logger=logger)
     trainer.fit(Net(), DataLoader(numbered(8), 2))
     return trainer.global_step > 0
+
+
+class Parting(Net):
+    """Logs what stays in process 0 and falls in the others, and so falls on average."""
+
+    def __init__(self, interval: str) -> None:
+        super().__init__()
+        self.interval = interval
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.log("value", -float(self.global_rank * self.global_step), sync_dist=True)
+        return super().training_step(batch, batch_idx)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.01)
+        plateau = ReduceLROnPlateau(optimizer, patience=0)
+        when = {"scheduler": plateau, "interval": self.interval, "monitor": "value"}
+        return {"optimizer": optimizer, "lr_scheduler": when}
+
+
+@case
+def rates_of_plateaus(world: int) -> Any:
+    found = {}
+    for interval in ("epoch", "step"):
+        trainer, module = quiet(world, max_epochs=3), Parting(interval)
+        trainer.fit(module, DataLoader(numbered(4 * world), 2))
+        found[interval] = trainer.optimizers[0].param_groups[0]["lr"]
+    return found

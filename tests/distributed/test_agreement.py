@@ -182,3 +182,12 @@ def test_folders_that_all_write_resume_exactly(world: int, results: Run) -> None
         assert same
         assert names[-2:] == ["last.ckpt", "manifest.json"]
         assert not [name for name in names if name.startswith(".")]
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_rates_follow_what_all_processes_have_logged(
+    interval: str, results: Run
+) -> None:
+    """A plateau scheduler may watch what a step logs with `sync_dist=True`."""
+    found = [result["rates_of_plateaus"][interval] for result in results(2)]
+    assert found == [0.01, 0.01]

@@ -50,6 +50,7 @@ def run_fit(run: Run) -> None:
     if run.parts.limit_train_batches == 0:
         rank_zero_info("`Trainer.fit` has nothing to do: `limit_train_batches` is 0")
         return
+    run.trainer.enter_stage("train")
     feed = run.source.train()
     run.agree_on_stop()
     if (reason := _why_over(run)) is not None:
@@ -64,7 +65,6 @@ def run_fit(run: Run) -> None:
             f"{type(run.module).__name__} is in evaluation mode and is trained like that; "
             "call `.train()` on it before `fit` unless this is wanted"
         )
-    run.trainer.enter_stage("train")
     report.enter(run.stores["train"])
     if _epoch_validates(run):
         run.source.feeds("validate")  # so that progress bars know their number
@@ -245,11 +245,13 @@ def _after_batch(run: Run, schedulers: SchedulerStepper, closed: bool) -> None:
         due = stepped % every == 0 or run.stop_agreed if every else False
         reports = closed and due
         inside = run.validation is not None  # of a checkpoint: all before it is done
-        if not inside and (reports or progress.is_last_batch):
-            exchanges = run.agree_on_stop(bool(slots_of_step(run.stores["train"])))
+        ends = progress.is_last_batch or _steps_reached(run)
+        # Whether loggers, schedulers or callbacks read now what the step has logged.
+        read = reports or ends or (closed and schedulers.may_read(progress.global_step))
+        asked = read and not inside
+        if asked and run.agree_on_stop(bool(slots_of_step(run.stores["train"]))):
+            agree_on_step(run.stores["train"], parts.strategy)
         if reports and not inside:
-            if exchanges:
-                agree_on_step(run.stores["train"], parts.strategy)
             run.report.send_step(progress.current_epoch, stepped - 1)
         if inside or _validation_due(run):
             _validate(run, closed)

@@ -47,6 +47,14 @@ class SchedulerStepper:
             and config.reduce_on_plateau is plateau
         ]
 
+    def may_read(self, count: int) -> bool:
+        """Tell whether a plateau scheduler may read a value after this many steps."""
+        scaling = self._run.scaling  # which may have left some of them out
+        return any(
+            scaling is not None or count % config.frequency == 0
+            for config in self.plateau_per_step
+        )
+
     def step(self, configs: list[SchedulerConfig], count: int) -> None:
         """Step those of `configs` whose frequency divides `count`.
 
