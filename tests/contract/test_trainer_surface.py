@@ -27,6 +27,63 @@ def fitted(namespace: str, module: Any = None, **flags: Any) -> Any:
     return trainer
 
 
+# ---- what runs ----
+
+PREPARATION = (
+    *("configure_callbacks", "prepare_data", "setup", "configure_model"),
+    *("configure_optimizers", "on_fit_start", "teardown", "train_dataloader"),
+    *("val_dataloader", "test_dataloader", "predict_dataloader"),
+)
+
+
+@pytest.mark.parametrize("fn", ["fit", "validate", "test", "predict"])
+def test_stage_is_known_from_the_first_hook_to_the_last(
+    namespace: str, fn: str
+) -> None:
+    found: list[Any] = []
+
+    def telling(name: str, given: Any) -> Any:
+        def hook(self: Any, stage: Any = None) -> Any:
+            state, trainer = self.trainer.state, self.trainer
+            kinds = (trainer.training, trainer.evaluating, trainer.predicting)
+            told = None if stage is None else (stage == fn, stage.value)
+            found.append((name, state.fn.value, state.stage.value, kinds, told))
+            return given(self)
+
+        return hook
+
+    base = small_module(namespace)
+    module_class = type("Telling", (base,), {})
+    for name in PREPARATION[: -3 if fn == "fit" else None]:
+        given: Any = getattr(base, name)
+        if name.endswith("_dataloader"):
+            given = lambda _: data(4)  # noqa: E731
+        elif name in ("setup", "teardown"):
+            given = lambda _: None  # noqa: E731
+        setattr(module_class, name, telling(name, given))
+    module = module_class()
+    module.test_step = module.predict_step = lambda batch, batch_idx: None
+    trainer = quiet_trainer(namespace, max_epochs=1, num_sanity_val_steps=0)
+    getattr(trainer, fn)(module)
+
+    stage = "train" if fn == "fit" else fn
+    kinds = (fn == "fit", fn in ("validate", "test"), fn == "predict")
+    assert {name for name, *_ in found} >= {"setup", "configure_model", "teardown"}
+    for name, *state, told in found:
+        assert state == [fn, stage, kinds], name
+        assert told in (None, (True, fn)), name
+    assert trainer.state.stage is None
+
+
+def test_trial_run_has_the_default_checkpoint_callback_too(namespace: str) -> None:
+    trainer = importlib.import_module(namespace).Trainer(
+        accelerator="cpu", fast_dev_run=True, enable_progress_bar=False
+    )
+    trainer.fit(small_module(namespace)(), data(), data(4))
+    assert trainer.checkpoint_callback.best_model_path == ""
+    assert trainer.checkpoint_callback.best_model_score is None
+
+
 # ---- arguments from the environment ----
 
 

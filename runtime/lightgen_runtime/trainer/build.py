@@ -246,7 +246,7 @@ def _default_callbacks(
     if not has(ModelSummary) and _default(flags["enable_model_summary"], True):
         added.append(ModelSummary())
     wants_checkpoint = _default(flags["enable_checkpointing"], True)
-    if not has(Checkpoint) and wants_checkpoint and not parts.fast_dev_run:
+    if not has(Checkpoint) and wants_checkpoint:
         added.append(ModelCheckpoint())
     return added
 

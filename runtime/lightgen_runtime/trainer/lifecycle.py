@@ -24,6 +24,7 @@ from lightgen_runtime.trainer.build import as_callbacks, ordered
 from lightgen_runtime.trainer.checkpoint import restore_model, restore_training
 from lightgen_runtime.trainer.ckpt_path import Choice, load_chosen
 from lightgen_runtime.trainer.error_notes import note_on
+from lightgen_runtime.trainer.states import TrainerFn
 from lightgen_runtime.trainer.storable import check_storable
 from lightgen_runtime.utilities.exceptions import MisconfigurationException, add_note
 from lightgen_runtime.utilities.nearest import nearest
@@ -108,11 +109,12 @@ def _set_up(run: Run, fn: str) -> None:
         if (strategy.local_rank if per_node else strategy.global_rank) == 0:
             owner.prepare_data()
     strategy.barrier("prepare_data")
+    stage = TrainerFn(fn)
     if datamodule is not None:
-        datamodule.setup(stage=fn)
+        datamodule.setup(stage=stage)
     for callback in run.callbacks:
-        callback.setup(trainer, module, stage=fn)
-    module.setup(stage=fn)
+        callback.setup(trainer, module, stage=stage)
+    module.setup(stage=stage)
     with precision.module_init_context():
         module.configure_model()
     # Before weights are loaded: they are not to pass through another dtype.
@@ -169,14 +171,14 @@ def tell_of_exception(run: Run, error: BaseException) -> None:
 
 def teardown(run: Run, fn: str, error: BaseException | None) -> None:
     """Release what `setup` built and close the loggers; runs however the run ended."""
-    status = "success" if error is None else "failed"
+    status, stage = "success" if error is None else "failed", TrainerFn(fn)
     actions: list[Callable[[], Any]] = [
-        partial(callback.teardown, run.trainer, run.module, stage=fn)
+        partial(callback.teardown, run.trainer, run.module, stage=stage)
         for callback in run.callbacks
     ]
     if run.datamodule is not None:
-        actions.insert(0, partial(run.datamodule.teardown, stage=fn))
-    actions.append(partial(run.module.teardown, stage=fn))
+        actions.insert(0, partial(run.datamodule.teardown, stage=stage))
+    actions.append(partial(run.module.teardown, stage=stage))
     if run.compiling is not None:
         actions.append(run.compiling.end)
     actions.append(run.parts.precision.teardown)

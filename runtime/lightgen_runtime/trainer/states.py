@@ -62,7 +62,7 @@ class TrainerState:
     Attributes:
         status: How its last method stands.
         fn: That method; None before the first.
-        stage: What runs; None between stages.
+        stage: What runs or is prepared; None between two methods.
     """
 
     status: TrainerStatus = TrainerStatus.INITIALIZING

@@ -440,7 +440,8 @@ class Trainer(TrainerView):
         choose = partial(choose_checkpoint, self, *asked, fn)
         given, datamodule = sort_data(fn, given, datamodule)
         run = self._new_run(fn, model, given, datamodule)
-        self.state = TrainerState(TrainerStatus.RUNNING, TrainerFn(fn))
+        stage = RunningStage.TRAINING if fn == "fit" else RunningStage(fn)
+        self.state = TrainerState(TrainerStatus.RUNNING, TrainerFn(fn), stage)
         self._ckpt_path = None
         if is_launched(self):
             return launch(self, run, {"story": story, "given": given, "asked": asked})
@@ -473,9 +474,11 @@ class Trainer(TrainerView):
                 raise
             raise error from None
         finally:
-            self.state.stage = None
             attach(run.module, None, run)
-            teardown(run, fn, error)
+            try:
+                teardown(run, fn, error)
+            finally:
+                self.state.stage = None
             requeue_if_due(self, error)
             # The error leads to this frame. In a circle, the workers of a loader would be
             # ended by the garbage collector, which takes seconds for each.
