@@ -163,6 +163,31 @@ CONCERNED = [
         "Trainer(devices=2).fit(model, ckpt_path=path)",
     ),
     (
+        "test_step_values_between_two_reports",
+        "trainer = Trainer(devices=2)\n"
+        + _MODULE
+        + "    def training_step(self, batch, batch_idx):\n"
+        "        self.log('loss', self(batch), sync_dist=True)\n"
+        "        print(self.trainer.callback_metrics)",
+    ),
+    (
+        "test_order_of_training_samples_that_are_not_shuffled",
+        "Trainer(devices=2).fit(model, DataLoader(data))",
+    ),
+    (
+        "test_order_of_training_samples_that_are_not_shuffled",
+        "Trainer(devices=2)\n" + _MODULE + "    def train_dataloader(self): ...",
+    ),
+    (
+        "test_gathering_from_an_uneven_evaluation",
+        "Trainer(devices=2)\n" + _MODULE + "    def on_validation_epoch_end(self):\n"
+        "        self.all_gather(self.outputs)",
+    ),
+    (
+        "test_trainer_model_in_several_processes",
+        "trainer = Trainer(strategy='ddp')\nprint(trainer.model.module)",
+    ),
+    (
         "test_scheduler_after_a_step_that_the_scaler_skipped",
         _SCALED + "x = {'scheduler': s, 'interval': 'step'}",
     ),
@@ -472,6 +497,11 @@ NOT_CONCERNED = [
         for flags in ("devices=1", "devices='auto'", "devices=[0]", "strategy='auto'")
     ),
     ("test_predictions_are_dealt_out_by_batches", "trainer.predict(model)"),
+    ("test_trainer_model_in_several_processes", "print(trainer.model)"),
+    (
+        "test_step_values_between_two_reports",
+        "trainer = Trainer(devices=2)\nprint(trainer.callback_metrics)",
+    ),
     ("test_resume_inside_an_epoch_by_other_processes", _RESUMED),
     (
         "test_scheduler_after_a_step_that_the_scaler_skipped",

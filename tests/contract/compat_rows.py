@@ -39,6 +39,7 @@ NO_RULE = {
     "test_resume_with_spike_detection": _FAILS,
     "test_second_fit_with_scheduled_accumulation": _FAILS,
     "test_training_data_that_end_earlier_in_one_process": _FAILS,
+    "test_kinds_of_gathered_numbers": "only arithmetic that overflows shows it",
     "test_metrics_of_several_loaders_in_the_sanity_check": (
         "only the number of loaders shows it"
     ),

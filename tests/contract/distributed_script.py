@@ -147,6 +147,47 @@ class Uneven(IterableDataset[Any]):
         return islice(iter(numbered(8)), 4 + 4 * rank)
 
 
+class Telling(Net):
+    """Tells what code of a user's own can read while a run goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: dict[str, Any] = {"step_values": []}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        value = float(batch_idx + self.global_rank)
+        self.log("value", value, sync_dist=True)
+        self.told["is_model"] = self.trainer.model is self
+        return super().training_step(batch, batch_idx)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.told["step_values"].append(float(self.trainer.callback_metrics["value"]))
+
+    def on_train_epoch_end(self) -> None:
+        self.told["last_value"] = float(self.trainer.callback_metrics["value"])
+        kinds = [self.all_gather(value).dtype for value in (1, 1.5, True)]
+        self.told["kinds"] = [str(kind) for kind in kinds]
+
+    def on_validation_epoch_start(self) -> None:
+        self.outputs: list[Any] = []
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.outputs.append(batch[1])
+
+    def on_validation_epoch_end(self) -> None:
+        try:
+            self.told["gathered"] = self.all_gather(torch.cat(self.outputs)).tolist()
+        except Exception as error:
+            self.told["gathered"] = f"{type(error).__name__}: {error}"
+
+
+def telling() -> dict[str, Any]:
+    module = Telling()
+    loaders = DataLoader(numbered(12), 2), DataLoader(numbered(5), 2)
+    quiet().fit(module, *loaders)
+    return {**module.told, "seen": module.seen}
+
+
 def uneven() -> int | str:
     """Return how many samples were trained on, or the error after five seconds."""
     # There is no public way to shorten the wait of a group that is there.
@@ -168,6 +209,7 @@ def main() -> None:
         "gan": fit(Gan(), strategy="ddp_find_unused_parameters_true"),
         "evaluation": evaluate(),
         "saved": saved(),
+        "telling": telling(),
         "gan_by_default": error_of(Gan()),
         "uneven": uneven(),  # last, as Lightning's processes are apart afterwards
     }

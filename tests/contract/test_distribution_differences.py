@@ -110,3 +110,44 @@ def test_training_data_that_end_earlier_in_one_process(folder: Path) -> None:
     # Process 1 waits for the gradients of process 0 until the timeout.
     assert isinstance(theirs[1]["uneven"], str)
     assert [found["uneven"] for found in ours] == [4, 4]
+
+
+def test_order_of_training_samples_that_are_not_shuffled(folder: Path) -> None:
+    theirs, ours = found_by(REFERENCE, folder), found_by(OURS, folder)
+    seen = [found["telling"]["seen"] for found in ours]
+    assert seen == [[0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9, 11]]
+    first, second = (found["telling"]["seen"] for found in theirs)
+    assert sorted([*first, *second]) == list(range(12))
+    assert first != sorted(first)  # shuffled all the same
+
+
+def test_step_values_between_two_reports(folder: Path) -> None:
+    theirs, ours = found_by(REFERENCE, folder), found_by(OURS, folder)
+    for rank, (their, our) in enumerate(zip(theirs, ours, strict=True)):
+        assert their["telling"]["step_values"] == [0.5, 1.5, 2.5]
+        assert our["telling"]["step_values"] == [rank, rank + 1, rank + 2]
+        # At the end of an epoch, where schedulers and callbacks read it:
+        assert their["telling"]["last_value"] == our["telling"]["last_value"] == 2.5
+
+
+def test_trainer_model_in_several_processes(folder: Path) -> None:
+    theirs, ours = found_by(REFERENCE, folder), found_by(OURS, folder)
+    assert [found["telling"]["is_model"] for found in theirs] == [False, False]
+    assert [found["telling"]["is_model"] for found in ours] == [True, True]
+
+
+def test_gathering_from_an_uneven_evaluation(folder: Path) -> None:
+    theirs, ours = found_by(REFERENCE, folder), found_by(OURS, folder)
+    for found in theirs:
+        assert found["telling"]["gathered"] == [[0, 2, 4], [1, 3, 0]]
+    for found in ours:
+        told = found["telling"]["gathered"]
+        assert told.startswith("MisconfigurationException")
+        assert "process 0: [(3,)]; process 1: [(2,)]" in told
+        assert "gather_in_order" in told
+
+
+def test_kinds_of_gathered_numbers(folder: Path) -> None:
+    [theirs, _], [ours, _] = found_by(REFERENCE, folder), found_by(OURS, folder)
+    assert theirs["telling"]["kinds"] == ["torch.int32", "torch.float32", "torch.uint8"]
+    assert ours["telling"]["kinds"] == ["torch.int64", "torch.float32", "torch.bool"]

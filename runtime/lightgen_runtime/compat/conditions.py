@@ -16,6 +16,7 @@ SEVERAL_DEVICES = (
     "strategies.FSDPStrategy",
     "strategies.ModelParallelStrategy",
 )
+SYNCED = ("LightningModule.log(sync_dist)", "LightningModule.log_dict(sync_dist)")
 CLI = "cli.LightningCLI"  # any flag may come from its command line
 SCALER = (
     "Trainer(precision='16-mixed')",

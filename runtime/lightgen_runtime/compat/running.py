@@ -10,6 +10,7 @@ from lightgen_runtime.compat.conditions import (
     SCHEDULED,
     SEVERAL_DEVICES,
     STREAM,
+    SYNCED,
 )
 from lightgen_runtime.compat.rules import Behaviour
 
@@ -144,6 +145,46 @@ DEVICES = (
             "test_every_sample_is_evaluated_once",
             "test_epoch_values_without_sync_dist",
         ),
+    ),
+    Behaviour(
+        (
+            "Trainer.callback_metrics",
+            "Trainer.logged_metrics",
+            "Trainer.progress_bar_metrics",
+        ),
+        "what a step logs with `sync_dist=True` is each process's own between two "
+        "reports of `log_every_n_steps`",
+        "read it at the epoch's end",
+        rows=("test_step_values_between_two_reports",),
+        only_with=(SEVERAL_DEVICES, SYNCED),
+    ),
+    Behaviour(
+        (
+            "LightningModule.train_dataloader",
+            "LightningDataModule.train_dataloader",
+            "Trainer.fit(train_dataloaders)",
+        ),
+        "several devices read training samples in the loader's order; with Lightning "
+        "they are shuffled all the same",
+        "pass `shuffle=True` to the loader",
+        rows=("test_order_of_training_samples_that_are_not_shuffled",),
+        only_with=(SEVERAL_DEVICES,),
+    ),
+    Behaviour(
+        ("LightningModule.all_gather",),
+        "while evaluating it refuses tensors whose shapes differ between processes; "
+        "with Lightning samples are padded until they do not",
+        "use `self.gather_in_order(values)` for what was collected batch by batch",
+        rows=("test_gathering_from_an_uneven_evaluation",),
+        only_with=(SEVERAL_DEVICES,),
+    ),
+    Behaviour(
+        ("Trainer.model",),
+        "several devices have the module itself there, not `DistributedDataParallel` "
+        "around it",
+        "leave `.module` out",
+        rows=("test_trainer_model_in_several_processes",),
+        only_with=(SEVERAL_DEVICES,),
     ),
     Behaviour(
         ("Trainer.predict", "callbacks.BasePredictionWriter"),

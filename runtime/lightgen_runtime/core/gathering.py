@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
+from lightgen_runtime.utilities.exceptions import MisconfigurationException
 from lightgen_runtime.utilities.in_turn import in_turn
 from lightgen_runtime.utilities.move_data import move_data_to_device
 
@@ -29,14 +30,24 @@ class Gathering:
         Returns:
             The same nesting of tensors of shape (processes, ...); of unchanged shape if
             there is only one process.
+
+        Raises:
+            MisconfigurationException: While evaluating, where data are not padded: the
+                processes have tensors of different shapes.
+
+        Compat: integers become 64-bit ones and booleans stay booleans; with Lightning
+            they become 32-bit integers and bytes.
         """
+        trainer = self.trainer
+        if trainer.evaluating or trainer.predicting:
+            _check_shapes(data, trainer.strategy, group)
 
         def gathered(value: Any) -> Any:
             if isinstance(value, (int, float)):
                 value = torch.tensor(value, device=self.device)
             if not isinstance(value, Tensor):
                 return value
-            return self.trainer.strategy.all_gather(value, group, sync_grads)
+            return trainer.strategy.all_gather(value, group, sync_grads)
 
         return tree_map(gathered, data)
 
@@ -55,3 +66,17 @@ class Gathering:
         strategy = self.trainer.strategy
         values = move_data_to_device(values, torch.device("cpu"))
         return in_turn(strategy.gather_objects(values, strategy.data_group))
+
+
+def _check_shapes(data: Any, strategy: Any, group: Any) -> None:
+    """Raise where torch would wait for ever, or end the process."""
+    own = [tuple(leaf.shape) for leaf in tree_leaves(data) if isinstance(leaf, Tensor)]
+    found = strategy.gather_objects(own, group)
+    if any(shapes != found[0] for shapes in found):
+        told = "; ".join(f"process {rank}: {found[rank]}" for rank in range(len(found)))
+        raise MisconfigurationException(
+            f"`self.all_gather` of tensors whose shapes differ ({told}). Evaluated samples "
+            "are shared out without padding, so that one process can have more than "
+            "another. Collect a list with one value for each batch and call "
+            "`self.gather_in_order(values)`, or gather sums and counts."
+        )
