@@ -164,19 +164,12 @@ CONCERNED = [
     ),
     (
         "test_step_values_between_two_reports",
-        "trainer = Trainer(devices=2)\n"
-        + _MODULE
-        + "    def training_step(self, batch, batch_idx):\n"
-        "        self.log('loss', self(batch), sync_dist=True)\n"
-        "        print(self.trainer.callback_metrics)",
+        "trainer = Trainer(devices=2)\nmodule = LightningModule()\n"
+        "module.log('loss', 1.0, sync_dist=True)\nprint(trainer.callback_metrics)",
     ),
     (
         "test_order_of_training_samples_that_are_not_shuffled",
         "Trainer(devices=2).fit(model, DataLoader(data))",
-    ),
-    (
-        "test_order_of_training_samples_that_are_not_shuffled",
-        "Trainer(devices=2)\n" + _MODULE + "    def train_dataloader(self): ...",
     ),
     (
         "test_gathering_from_an_uneven_evaluation",
@@ -498,6 +491,10 @@ NOT_CONCERNED = [
     ),
     ("test_predictions_are_dealt_out_by_batches", "trainer.predict(model)"),
     ("test_trainer_model_in_several_processes", "print(trainer.model)"),
+    (
+        "test_order_of_training_samples_that_are_not_shuffled",
+        "Trainer(devices=2).fit(model, DataLoader(data, shuffle=True))",
+    ),
     (
         "test_step_values_between_two_reports",
         "trainer = Trainer(devices=2)\nprint(trainer.callback_metrics)",

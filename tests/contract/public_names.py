@@ -32,7 +32,7 @@ import torch
 from lightning_utilities.core.rank_zero import WarningCache
 
 import lightgen_runtime
-from lightgen_runtime.compat.lookup import members_of
+from lightgen_runtime.compat.lookup import accepts, members_of
 
 REFERENCE = "lightning.pytorch"
 HERE = "lightgen_runtime.pytorch"
@@ -214,7 +214,7 @@ def compare_arguments(key: str, section: str, one: Any, other: Any) -> Iterator[
         if parameter.kind in VARIABLE:
             continue
         argument = f"{key}({name})"
-        if name not in ours and Parameter.VAR_KEYWORD in kinds:
+        if name not in ours and Parameter.VAR_KEYWORD in kinds and accepts(other, name):
             status = "same" if anything else "different"
             yield Name(argument, section, status, "by keyword only")
         elif name not in ours:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import (
     allreduce_hook,
+    bf16_compress_hook,
     fp16_compress_hook,
     fp16_compress_wrapper,
 )
@@ -103,6 +104,7 @@ OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "small_buckets": lambda: {"bucket_cap_mb": 0.0001},
     "no_buffers": lambda: {"broadcast_buffers": False},
     "fp16": lambda: {"ddp_comm_hook": fp16_compress_hook},
+    "bf16": lambda: {"ddp_comm_hook": bf16_compress_hook},  # torch has it for GPUs only
     "power_sgd": lambda: {"ddp_comm_hook": powerSGD_hook, "ddp_comm_state": _powers()},
     "wrapped": lambda: {
         "ddp_comm_hook": powerSGD_hook,

@@ -124,7 +124,7 @@ def _kind(accelerator: Any, have: list[str]) -> str:
         raise MisconfigurationException(
             f"`Trainer(accelerator={accelerator!r})` is unknown; accepted are "
             f"{', '.join(map(repr, ACCEPTED))}, or an `Accelerator`."
-            f"{did_you_mean(name, ACCEPTED)}{_instance_of(accelerator)} This machine has "
+            f"{_meant(name)}{_instance_of(accelerator)} This machine has "
             f"{_inventory()}."
         )
     if name == "auto":
@@ -138,6 +138,12 @@ def _kind(accelerator: Any, have: list[str]) -> str:
             "Use accelerator='auto' to take the fastest there is."
         )
     return str(name)
+
+
+def _meant(name: object) -> str:
+    if name in ("tpu", "hpu", "ipu"):  # which are near to 'gpu', and something else
+        return f" {str(name).upper()}s are not supported."
+    return did_you_mean(name, ACCEPTED)
 
 
 def _instance_of(accelerator: Any) -> str:

@@ -9,6 +9,7 @@ packages. Names are patterns, as in a shell, without `lightning.pytorch.`: `call
 from __future__ import annotations
 
 from lightgen_runtime.compat.rules import Rule
+from lightgen_runtime.strategies.named import UNCALLED as UNCALLED_IN_STRATEGIES
 from lightgen_runtime.trainer.plugged import UNCALLED
 
 # ---- names that are absent, and arguments that are not the same ----
@@ -94,6 +95,28 @@ GAPS = (
         "call `StrategyRegistry.register(name, strategy)`",
     ),
     Rule(
+        ("strategies.*Strategy.block_backward_sync",),
+        "it has another name",
+        "use `no_sync`",
+    ),
+    Rule(
+        tuple(f"strategies.*Strategy.{name}" for name in UNCALLED_IN_STRATEGIES),
+        "a strategy places the module, talks to other processes and writes files; the "
+        "loops do the rest",
+        "see `lightgen_runtime/strategies/base.py`",
+    ),
+    Rule(
+        tuple(
+            f"strategies.*Strategy.{name}"
+            for name in (
+                *("accelerator", "optimizers", "precision_plugin"),
+                *("num_nodes", "lr_scheduler_configs", "distributed_sampler_kwargs"),
+            )
+        ),
+        "the trainer has what is not about devices and processes",
+        "ask it: `trainer.optimizers`, `trainer.num_nodes`, ...",
+    ),
+    Rule(
         (
             "strategies.Strategy.*",
             "strategies.Strategy(*)",
@@ -104,7 +127,6 @@ GAPS = (
             "strategies.FSDPStrategy.*",
             "strategies.FSDPStrategy(*)",
             "strategies.ModelParallelStrategy.*",
-            "strategies.ParallelStrategy.*",
             "strategies.ParallelStrategy(*)",
         ),
         "a strategy places the module, talks to other processes and writes files; the "

@@ -57,6 +57,10 @@ def key_of(found: Any, dotted: str) -> str:
     return dotted
 
 
+# Names of parameters that take any keyword, and say what to do instead.
+_REFUSED = ("elsewhere", "unknown")
+
+
 @cache
 def keys_of_bases(cls: type) -> tuple[str, ...]:
     """Return the keys of a class and of those of its bases that rules know."""
@@ -101,10 +105,12 @@ def parameters_of(function: Any) -> Mapping[str, inspect.Parameter] | None:
 def accepts(function: Any, keyword: str) -> bool:
     """Tell whether a call may pass this keyword; of what has no signature, yes."""
     parameters = parameters_of(function)
-    if parameters is None:
+    if parameters is None or keyword in parameters:
         return True
-    kinds = {parameter.kind for parameter in parameters.values()}
-    return keyword in parameters or inspect.Parameter.VAR_KEYWORD in kinds
+    return any(
+        parameter.kind is inspect.Parameter.VAR_KEYWORD and name not in _REFUSED
+        for name, parameter in parameters.items()
+    )
 
 
 def _module(home: str) -> ModuleType | None:

@@ -169,6 +169,7 @@ DEVICES = (
         "pass `shuffle=True` to the loader",
         rows=("test_order_of_training_samples_that_are_not_shuffled",),
         only_with=(SEVERAL_DEVICES,),
+        not_with=("DataLoader(shuffle)",),
     ),
     Behaviour(
         ("LightningModule.all_gather",),

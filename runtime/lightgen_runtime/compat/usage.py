@@ -48,6 +48,7 @@ from lightgen_runtime.utilities.nearest import nearest
 Found = tuple[int, str, bool]
 
 _TRAINER: type = find("lightning.pytorch.Trainer")
+_STRATEGY: type = find("lightning.pytorch.strategies.Strategy")
 _MODULE: Any = find("lightning.pytorch.LightningModule")
 _OWNERS_OF_HOOKS = (
     _MODULE,
@@ -233,6 +234,8 @@ class Usage:
             return self._instances.get(node.id)
         if isinstance(node, ast.Attribute) and node.attr == "trainer":
             return _TRAINER
+        if isinstance(node, ast.Attribute) and node.attr == "strategy":
+            return _STRATEGY if self._type(node.value) is _TRAINER else None
         if isinstance(node, ast.Call):
             made = self._object(node.func)
             return made if inspect.isclass(made) else self._type(node.func)
@@ -326,6 +329,12 @@ class Usage:
                     self._facts([(part.lineno, "LightningModule in another")])
 
     def _call(self, node: ast.Call) -> None:
+        if path_of(node.func).rpartition(".")[2] == "DataLoader":
+            self._facts(
+                (node.lineno, "DataLoader(shuffle)")
+                for keyword in node.keywords
+                if keyword.arg == "shuffle" and literal(keyword.value) != "False"
+            )
         called = self._passing_on.get(path_of(node.func), node.func)
         dotted, function = self._dotted(called), self._object(called)
         if dotted is not None and function is not NOTHING:

@@ -12,12 +12,13 @@ from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 _AT_EPOCH_END = (
     "it is given no outputs: keep them in a list of your own in the step, and clear it"
 )
-# Source: those with which Lightning 2 refuses to run a module.
+# Source: those with which Lightning 2 refuses to run a module; and one that makes layers,
+# which it still calls.
 REFUSED = {
-    "fit": ("training_epoch_end", "validation_epoch_end"),
-    "validate": ("validation_epoch_end",),
-    "test": ("test_epoch_end",),
-    "predict": (),
+    "fit": ("training_epoch_end", "validation_epoch_end", "configure_sharded_model"),
+    "validate": ("validation_epoch_end", "configure_sharded_model"),
+    "test": ("test_epoch_end", "configure_sharded_model"),
+    "predict": ("configure_sharded_model",),
 }
 # Hooks of Lightning 1.x, and what does their work.
 _RETIRED = {
@@ -78,9 +79,10 @@ def check_hook_names(owner: object, base: type, refused: Collection[str] = ()) -
     kind = type(owner).__name__
     for name in own:
         if name in refused:
+            how = f"; {_AT_EPOCH_END} there" if name.endswith("_epoch_end") else ""
             raise MisconfigurationException(
                 f"`{kind}.{name}` is never called: it was a hook of Lightning 1. Use "
-                f"`{_RETIRED[name]}`; {_AT_EPOCH_END} there."
+                f"`{_RETIRED[name]}`{how}."
             )
     for name in own:
         hook = hook_meant_by(name, own, base)

@@ -19,6 +19,7 @@ from lightgen_runtime.strategies.multiprocess import check_start_method
 from lightgen_runtime.strategies.parallel import DEFAULT_TIMEOUT, ParallelStrategy
 from lightgen_runtime.utilities.exceptions import MisconfigurationException, add_note
 from lightgen_runtime.utilities.nearest import did_you_mean
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 _NOT_OURS_TO_SET = {"self", "module", "device_ids", "output_device", "process_group"}
 _OPTIONS = [
@@ -219,10 +220,21 @@ class DDPStrategy(ParallelStrategy):
         # Without device ids, inputs are passed on as they are: they have been placed.
         self._ddp = DistributedDataParallel(_Step(self._module, self._step), **options)
         if self._comm_hook is not None:
-            self._ddp.register_comm_hook(self._comm_state, self._comm_hook)
+            self._register(self._comm_hook, self._ddp)
 
     def _trainable(self) -> list[nn.Parameter]:
         return [p for p in self._module.parameters() if p.requires_grad]
+
+    def _register(self, hook: Callable[..., Any], ddp: DistributedDataParallel) -> None:
+        try:
+            ddp.register_comm_hook(self._comm_state, hook)
+        except TypeError as error:
+            if self.root_device.type != "cpu":
+                raise
+            # One that torch has for GPUs only, in a program that is tried out on CPUs.
+            rank_zero_warn(
+                f"gradients travel without `DDPStrategy(ddp_comm_hook=...)`: {error}"
+            )
 
     def windowed(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """See `Strategy`."""

@@ -156,10 +156,11 @@ class ParallelStrategy(Strategy):
             where = {"store": store}
         if device.type == "cuda":
             where["device_id"] = device
+        default = dist.get_default_backend_for_device(device)
+        self.process_group_backend = self.process_group_backend or default
         try:
             dist.init_process_group(
-                self.process_group_backend
-                or dist.get_default_backend_for_device(device),
+                self.process_group_backend,
                 rank=self.global_rank,
                 world_size=self.world_size,
                 timeout=self.timeout,

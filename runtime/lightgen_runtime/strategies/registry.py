@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -13,6 +12,7 @@ from lightgen_runtime.strategies.fsdp import FSDPStrategy
 from lightgen_runtime.strategies.model_parallel import ModelParallelStrategy
 from lightgen_runtime.strategies.single import SingleDeviceStrategy
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
+from lightgen_runtime.utilities.nearest import did_you_mean
 
 Factory = Callable[..., Strategy]
 
@@ -97,9 +97,7 @@ class _Registry:
     def known(self, name: object, *more: str) -> str:
         """Say which names there are, and which is nearest to one that is not."""
         names = [*more, *self._entries]
-        near = get_close_matches(str(name), names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        return f"there are {', '.join(map(repr, names))}.{hint}"
+        return f"there are {', '.join(map(repr, names))}.{did_you_mean(name, names)}"
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

@@ -382,3 +382,22 @@ def test_run_of_a_folder_needs_its_main_module(tmp_path: Path) -> None:
     ran = compat("run", str(tmp_path))
     assert ran.returncode == 2
     assert "without a `__main__.py`" in ran.stderr
+
+
+def test_what_a_strategy_has_elsewhere_is_said(tmp_path: Path) -> None:
+    (tmp_path / "code.py").write_text(
+        "from lightning.pytorch import Trainer\n"
+        "from lightning.pytorch.strategies import SingleDeviceStrategy\n"
+        "class Own(SingleDeviceStrategy):\n"
+        "    def setup(self, trainer): ...\n"
+        "    def of_mine(self): ...\n"
+        "trainer = Trainer(strategy=Own('cpu'))\n"
+        "trainer.strategy.barrier()\n"
+        "trainer.strategy.of_mine()\n"
+        "trainer.strategy.optimizers\n"
+        "trainer.strategy.block_backward_sync()\n"
+    )
+    found = list(check_path(tmp_path))
+    assert [finding.line for finding in found] == [4, 9, 10]
+    assert "`trainer.optimizers`" in found[1].message
+    assert "use `no_sync`" in found[2].message

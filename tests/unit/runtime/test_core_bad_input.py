@@ -352,7 +352,10 @@ BAD_FLAGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"deterministic": "wran"}, ["'wran'", '"warn"']),
     ({"accelerator": "cup"}, ["'cup'", "'auto'", "Did you mean 'cpu'"]),
     ({"accelerator": None}, ["accelerator=None", "'auto'"]),
-    ({"accelerator": "tpu"}, ["'tpu'", "accepted are"]),
+    (
+        {"accelerator": "tpu"},
+        ["'tpu'", "accepted are", "'mps', or an `Accelerator`. TPUs"],
+    ),
     ({"devices": 0}, ["devices=0", "at least one", "This machine has"]),
     ({"devices": -2}, ["devices=-2", "-1 for all"]),
     ({"devices": True}, ["devices=True", "'auto'"]),
@@ -362,7 +365,9 @@ BAD_FLAGS: list[tuple[dict[str, Any], list[str]]] = [
     ({"accelerator": "cpu", "devices": [3]}, ["[3]", "devices=1"]),
     ({"num_nodes": 2}, ["num_nodes=2", "torchrun --nnodes 2"]),
     ({"num_nodes": 0}, ["num_nodes=0", "at least 1"]),
-    ({"strategy": "deepspeed"}, ["'deepspeed'", "'auto', 'single_device', 'ddp'"]),
+    ({"strategy": "horovod"}, ["'horovod'", "'auto', 'single_device', 'ddp'"]),
+    ({"strategy": "deepspeed_stage_2"}, ["'deepspeed_stage_2'", "DeepSpeed", "'fsdp'"]),
+    ({"strategy": "xla"}, ["'xla'", "TPUs are not supported"]),
     ({"strategy": "fsdq"}, ["'fsdq'", "Did you mean 'fsdp'"]),
     (
         {"accelerator": "cpu", "strategy": "single_device", "devices": 2},

@@ -18,6 +18,7 @@ from lightgen_runtime.strategies import (
     StrategyRegistry,
 )
 from lightgen_runtime.strategies.blocks import blocks_of_classes, repeated_blocks
+from lightgen_runtime.strategies.named import UNCALLED
 from lightgen_runtime.utilities.exceptions import MisconfigurationException
 
 
@@ -39,6 +40,24 @@ def test_registered_name_is_a_strategy(registered: str) -> None:
     assert one is not other
     assert one.world_size == 2
     assert StrategyRegistry.get(registered)._options == {"static_graph": True}
+
+
+def test_capitals_in_a_name_do_not_matter() -> None:
+    assert isinstance(quiet(strategy="DDP", devices=2).strategy, DDPStrategy)
+
+
+@pytest.mark.parametrize("name", ["configure_ddp", "setup", "optimizer_step"])
+def test_method_that_only_lightning_calls_is_refused(name: str) -> None:
+    own = type("Own", (DDPStrategy,), {name: lambda self, *args: None})
+    with pytest.raises(
+        MisconfigurationException, match=f"an? Own has a method `{name}`"
+    ):
+        quiet(strategy=own(), devices=2)
+
+
+def test_no_strategy_here_has_a_method_that_nothing_calls() -> None:
+    for strategy in (DDPStrategy, FSDPStrategy, ModelParallelStrategy):
+        assert not [name for name in UNCALLED if hasattr(strategy, name)]
 
 
 def test_class_is_registered_by_decorating_it() -> None:

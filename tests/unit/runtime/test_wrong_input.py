@@ -321,6 +321,13 @@ def test_epoch_end_of_lightning_1_is_refused(method: str, old: str, new: str) ->
     assert_says(message, f"`Variant.{old}`", f"`{new}`", "no outputs")
 
 
+@pytest.mark.parametrize("method", ["fit", "predict"])
+def test_hook_that_made_layers_in_lightning_1_is_refused(method: str) -> None:
+    module = variant(configure_sharded_model=lambda self: None)
+    message = message_of(getattr(quiet(), method), module, loader())
+    assert_says(message, "`Variant.configure_sharded_model`", "Use `configure_model`.")
+
+
 def test_epoch_end_of_another_stage_or_of_a_callback_is_warned_about() -> None:
     callback = type("Old", (Callback,), {"validation_epoch_end": lambda self: None})()
     module = variant(test_epoch_end=lambda self, outputs: None)
