@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
 from lightgen_runtime.io import location
+from lightgen_runtime.io.folder_leftovers import put_back_former
 from lightgen_runtime.io.store import Entry, read_manifest, reconcile, verify
 from lightgen_runtime.trainer import job, slurm
 from lightgen_runtime.trainer.interruption import job_file
@@ -26,9 +28,13 @@ def newest_of_job(trainer: Trainer) -> str | None:
         return None
     marks = job.marks(*fit_in_job(trainer), again=True)
     known = {*marks, *marks_of_as_many(marks, trainer.world_size)}
+    folders = _folders(trainer) if known else []
+    for folder in folders:
+        if not location.is_remote(folder):
+            put_back_former(Path(folder))
     found = [
         location.join(folder, name)
-        for folder in (_folders(trainer) if known else ())
+        for folder in folders
         if any(known & _marks_of(entry) for entry in read_manifest(folder).values())
         for name, entry in reconcile(folder).items()
         if known & _marks_of(entry) and _is_exact(entry)

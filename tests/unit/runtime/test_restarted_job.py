@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from lightgen_runtime.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightgen_runtime.io.store import read_manifest
 from lightgen_runtime.loggers import CSVLogger
+from lightgen_runtime.plugins.io import DistributedCheckpointIO
 from lightgen_runtime.strategies import SingleDeviceStrategy, elastic
 from lightgen_runtime.trainer import interruption, job
 from lightgen_runtime.trainer.interruption import begin_fit
@@ -98,6 +99,24 @@ def test_damaged_checkpoint_is_passed_over(
     start("7", monkeypatch, restarts=1)
     with pytest.warns(UserWarning, match="step=8.ckpt` is passed over"):
         assert source_of(trainer_in(tmp_path)) == "epoch=0-step=4.ckpt"
+
+
+def test_folder_whose_replacement_was_cut_off_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trainer() -> Any:
+        return quiet(
+            max_epochs=3,
+            callbacks=[ModelCheckpoint(tmp_path, save_top_k=0, save_last=True)],
+            enable_checkpointing=True,
+            plugins=DistributedCheckpointIO(),
+        )
+
+    start("7", monkeypatch)
+    kill(2 * BATCHES + 1, trainer())
+    (tmp_path / "last.ckpt").rename(tmp_path / ".last.ckpt.former")
+    start("7", monkeypatch, restarts=1)
+    assert source_of(trainer()) == "last.ckpt"
 
 
 def test_state_inside_a_batch_is_not_taken(
