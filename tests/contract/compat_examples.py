@@ -69,6 +69,11 @@ CONCERNED = [
         "trainer.test(model)\nprint(trainer.num_val_batches)",
     ),
     (
+        "test_processes_that_tell_why_training_stops",
+        "from lightning.pytorch.callbacks import EarlyStopping\n"
+        "EarlyStopping('val_loss', log_rank_zero_only=True)",
+    ),
+    (
         "test_lottery_tickets_of_a_cpu",
         "from lightning.pytorch.callbacks import ModelPruning",
     ),

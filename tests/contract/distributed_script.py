@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import sys
 from datetime import timedelta
 from itertools import islice
@@ -131,6 +132,24 @@ def saved() -> list[int]:
     return module.at_save
 
 
+def told() -> int:
+    """Return how often this process says why training stops."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("lightning.pytorch")
+    if PACKAGE != "lightning":
+        logger = logging.getLogger(PACKAGE)
+    logger.addHandler(handler)
+    callbacks = importlib.import_module(f"{PACKAGE}.pytorch.callbacks")
+    stopper = callbacks.EarlyStopping(
+        "loss", stopping_threshold=1e9, verbose=True, check_on_train_epoch_end=True
+    )
+    fit(Net(), callbacks=[stopper], max_epochs=9)
+    logger.removeHandler(handler)
+    return sum("loss" in text for text in said)
+
+
 def error_of(module: Any) -> str | None:
     try:
         fit(module)
@@ -210,6 +229,7 @@ def main() -> None:
         "evaluation": evaluate(),
         "saved": saved(),
         "telling": telling(),
+        "told": told(),
         "gan_by_default": error_of(Gan()),
         "uneven": uneven(),  # last, as Lightning's processes are apart afterwards
     }

@@ -105,6 +105,12 @@ def test_several_optimizers_by_hand(folder: Path) -> None:
     assert ours["gan_by_default"] is None
 
 
+def test_processes_that_tell_why_training_stops(folder: Path) -> None:
+    theirs, ours = found_by(REFERENCE, folder), found_by(OURS, folder)
+    assert [found["told"] for found in theirs] == [1, 1]
+    assert [found["told"] for found in ours] == [1, 0]
+
+
 def test_training_data_that_end_earlier_in_one_process(folder: Path) -> None:
     theirs, ours = found_by(REFERENCE, folder), found_by(OURS, folder)
     # Process 1 waits for the gradients of process 0 until the timeout.

@@ -49,8 +49,9 @@ class EarlyStopping(Callback):
         check_on_train_epoch_end: Check at the end of the training epoch (true) or of
             validation (false); `None` chooses validation where there is one in mid-epoch
             or not in every epoch.
-        log_rank_zero_only: Without effect: all processes stop for the same reason, and
-            rank zero tells it.
+        log_rank_zero_only: Without effect.
+
+    Compat: all processes stop for the same reason, and rank zero tells it.
 
     Raises:
         MisconfigurationException: At construction for an unknown `mode` or a negative

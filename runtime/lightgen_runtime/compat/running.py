@@ -68,6 +68,12 @@ TRAINING = (
         rows=("test_step_after_the_averaged_weights",),
     ),
     Behaviour(
+        ("callbacks.EarlyStopping(log_rank_zero_only)",),
+        "without effect: of several processes, which stop for the same reason, rank 0 alone "
+        "tells it",
+        rows=("test_processes_that_tell_why_training_stops",),
+    ),
+    Behaviour(
         ("callbacks.ModelPruning",),
         "on a CPU, too, weights are set back to how they began after each pruning; with "
         "Lightning, after the first alone",
