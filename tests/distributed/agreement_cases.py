@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import sleep
 from typing import Any
+from unittest import mock
 
 import torch
 import torchmetrics
@@ -95,6 +98,83 @@ def metrics(world: int) -> Any:
         "steps": watching.steps,
         "seen": module.seen,
     }
+
+
+_COLLECTIVES = (
+    *("all_reduce", "reduce", "reduce_scatter", "reduce_scatter_tensor"),
+    *("all_gather", "all_gather_into_tensor", "all_gather_object"),
+    *("gather", "gather_object", "scatter", "scatter_object_list"),
+    *("broadcast", "broadcast_object_list", "all_to_all", "all_to_all_single"),
+    *("barrier", "monitored_barrier"),
+)
+
+
+@contextmanager
+def collectives_noted(found: list[str]) -> Iterator[None]:
+    """Note each collective of ours by its name; DDP's own are made below torch's."""
+
+    def noted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            found.append(name)
+            return function(*args, **kwargs)
+
+        return call
+
+    module = torch.distributed
+    wrapped = {name: noted(name, getattr(module, name)) for name in _COLLECTIVES}
+    with mock.patch.multiple(module, **wrapped):
+        yield
+
+
+class Noting(Net):
+    """Notes its steps and epochs among the collectives, and logs as it is told."""
+
+    def __init__(self, found: list[str], hooks: tuple[str, ...]) -> None:
+        super().__init__()
+        self.found, self.hooks = found, hooks
+
+    def on_train_epoch_start(self) -> None:
+        self.found.append("epoch")
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.found.append("step")
+        if "step" in self.hooks:
+            self.log("loss", 1.0, on_step=True, on_epoch=True, sync_dist=True)
+        return super().training_step(batch, batch_idx)
+
+    def on_train_epoch_end(self) -> None:
+        if "end" in self.hooks and self.global_rank == 0:
+            self.log("end", 1.0)
+
+    def on_train_end(self) -> None:
+        self.found.append("end")
+
+
+@case
+def collectives_of_a_fit(world: int) -> Any:
+    epochs = {}
+    for hooks in ((), ("step",), ("step", "end")):
+        found: list[str] = []
+        data = DataLoader(numbered(6 * world), 2, shuffle=True)
+        with collectives_noted(found):
+            quiet(world, max_epochs=3).fit(Noting(found, hooks), data)
+        inside = found[found.index("epoch") : found.index("end")]
+        epochs["+".join(hooks)] = " ".join(inside).split("epoch")[1:]
+    return {name: [each.split() for each in found] for name, found in epochs.items()}
+
+
+class LogsLast(Checkpoint):
+    """Runs behind the others, with the checkpoint callbacks."""
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        pl_module.log("last", float(trainer.global_rank))
+
+
+@case
+def logged_by_a_checkpoint_callback(world: int) -> Any:
+    trainer = quiet(world, callbacks=[LogsLast()], enable_checkpointing=True)
+    trainer.fit(Net(), DataLoader(numbered(8), 2))
+    return float(trainer.callback_metrics["last"])
 
 
 class Grouped(Net):

@@ -180,6 +180,41 @@ def loaders(world: int, rank: int) -> dict[str, Callable[[], DataLoader[Any]]]:
     }
 
 
+class Split(IterableDataset[Any]):
+    """A stream of which each process yields its own part."""
+
+    def __init__(self, world: int) -> None:
+        self.world = world
+
+    def __iter__(self) -> Iterator[Any]:
+        rank = torch.distributed.get_rank()
+        return islice(iter(numbered(2 * self.world)), rank, None, self.world)
+
+
+class Together(Counting):
+    def on_predict_start(self) -> None:
+        self.collected = []
+
+    def on_predict_batch_end(self, outputs: Any, *_: Any) -> None:
+        self.collected.append(outputs)
+
+    def on_predict_epoch_end(self) -> None:
+        self.gathered = [n.tolist() for n in self.gather_in_order(self.collected)]
+
+
+@case
+def predictions_of_a_split_stream(world: int) -> Any:
+    if world == 1:
+        return None
+    module, trainer = Together(), quiet(world)
+    loader = DataLoader(Split(world), 1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        everything = trainer.predict(module, loader, return_predictions="all")
+    said = [str(w.message) for w in caught if "has not split" in str(w.message)]
+    return [batch.tolist() for batch in everything], module.gathered, said
+
+
 class Reading(Counting):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self.seen += batch[1].reshape(-1).tolist()

@@ -35,6 +35,33 @@ def test_epoch_values_are_reduced_over_all_processes(world: int, results: Run) -
         assert final["first_only"] == 7.0  # a key that one process alone has logged
 
 
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("logs", ["", "step", "step+end"])
+def test_collectives_of_an_epoch(logs: str, world: int, results: Run) -> None:
+    """Lengths before it, four small questions behind it, and the values if there are any.
+
+    The questions: whether to stop and whether steps have values to report, behind the
+    last batch; whether there are values of the epoch, and of its end hook; whether to stop.
+    """
+    exchange = ["all_gather_object"]
+    epoch = ["all_gather", "step", "step", "step", "all_reduce"]
+    if "step" in logs:
+        epoch += ["all_reduce", *exchange]
+    else:
+        epoch += ["all_reduce"]
+    epoch += ["all_reduce", *(exchange if "end" in logs else []), "all_reduce"]
+    for result in results(world):
+        assert result["collectives_of_a_fit"][logs] == [epoch] * 3
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_what_a_checkpoint_callback_logs_is_reduced_too(
+    world: int, results: Run
+) -> None:
+    found = [result["logged_by_a_checkpoint_callback"] for result in results(world)]
+    assert found == [(world - 1) / 2] * world
+
+
 def test_callbacks_see_reduced_values_at_the_epochs_end(results: Run) -> None:
     for found in (result["metrics"] for result in results(2)):
         assert found["at_epoch_end"]["plain"] == found["final"]["plain"]

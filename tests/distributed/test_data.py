@@ -46,6 +46,16 @@ def test_every_sample_is_evaluated_exactly_once(world: int, results: Run) -> Non
         assert max(batches) - min(batches) <= 1
 
 
+@pytest.mark.parametrize("world", [2, 3])
+def test_predictions_of_data_that_the_user_has_split(world: int, results: Run) -> None:
+    """Nobody can know how: the first process's, with what to do instead."""
+    found = [result["predictions_of_a_split_stream"] for result in results(world)]
+    for rank, (everything, gathered, said) in enumerate(found):
+        assert everything == [[0], [world]]
+        assert gathered == [[number] for number in range(2 * world)]
+        assert len(said) == (rank == 0)
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_training_covers_data_of_every_size(world: int, results: Run) -> None:
     """Down to less than a sample for each; data without any are refused, as by one."""

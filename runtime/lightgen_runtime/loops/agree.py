@@ -81,14 +81,7 @@ def agree_on_epoch(store: MetricStore, strategy: Strategy, module: nn.Module) ->
     """
     if strategy.world_size == 1:
         return
-    fresh = [
-        slot
-        for slot in store.slots
-        if slot.options.on_epoch
-        and slot.weight
-        and slot.agreed is None
-        and not slot.options.rank_zero_only
-    ]
+    fresh = slots_of_epoch(store)
     # One number: an exchange of what nobody has logged would cost ten times as much.
     if not strategy.reduce_boolean_decision(bool(fresh), all=False):
         return
@@ -106,6 +99,18 @@ def agree_on_epoch(store: MetricStore, strategy: Strategy, module: nn.Module) ->
             slot.last = _object_at(module, entries[0])
             slot.weight = 1.0
         slot.agreed = slot.result()
+
+
+def slots_of_epoch(store: MetricStore) -> list[MetricSlot]:
+    """Return what this process has logged for `agree_on_epoch` since the last one."""
+    return [
+        slot
+        for slot in store.slots
+        if slot.options.on_epoch
+        and slot.weight
+        and slot.agreed is None
+        and not slot.options.rank_zero_only
+    ]
 
 
 def agree_on_step(store: MetricStore, strategy: Strategy) -> None:

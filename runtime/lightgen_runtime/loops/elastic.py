@@ -151,8 +151,8 @@ def mismatch(
     return CheckpointMismatchError(
         f"`{source}` was written inside an epoch by {by} process(es), and this run has "
         f"{processes}. What is left of the epoch cannot be shared out anew: {why}. Use as "
-        "many processes and the same batch size, or resume from a checkpoint of an epoch's "
-        "end."
+        "many processes and the same batch size, or pass as `ckpt_path` the path of a "
+        "checkpoint that was written at an epoch's end."
     )
 
 

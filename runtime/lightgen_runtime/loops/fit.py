@@ -21,7 +21,11 @@ from lightgen_runtime.io.schema import (
     VALIDATED,
 )
 from lightgen_runtime.loops import own_generators
-from lightgen_runtime.loops.agree import agree_on_step, slots_of_step
+from lightgen_runtime.loops.agree import (
+    agree_on_step,
+    slots_of_epoch,
+    slots_of_step,
+)
 from lightgen_runtime.loops.elastic import share_anew
 from lightgen_runtime.loops.evaluate import evaluate, sanity_check
 from lightgen_runtime.loops.outputs import StepFn
@@ -292,7 +296,8 @@ def _end_epoch(run: Run, schedulers: SchedulerStepper) -> None:
         run.hooks.fire(run.hooks.on_train_epoch_end)
         run.agree_on_epoch()  # for what was logged there
         run.hooks.fire_watchers(run.hooks.on_train_epoch_end)
-    run.agree_on_stop()
+    if run.agree_on_stop(bool(slots_of_epoch(run.stores["train"]))):
+        run.agree_on_epoch()  # for what watchers have logged
     if progress.is_last_batch:
         schedulers.step(schedulers.plateau_per_epoch, progress.current_epoch + 1)
     report.send_epoch(progress.current_epoch, progress.batches_that_stepped - 1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightgen_runtime.utilities.in_turn import in_turn
+from lightgen_runtime.utilities.rank_zero import rank_zero_warn
 
 if TYPE_CHECKING:
     from lightgen_runtime.loops.feed import Feed
@@ -45,11 +46,20 @@ class Predicted:
     def of_all_processes(self, strategy: Strategy) -> list[Any]:
         """Return `predictions` of all processes together, in the data's order.
 
-        Collective: every process calls it.
+        Collective: every process calls it. Of a loader that is not shared out, all have
+        predicted the same, unless the user's own code has split it: a warning says so.
         """
         by_rank: list[list[list[Any]]] = strategy.gather_objects(
             self.results, strategy.data_group
         )
+        if len(by_rank) > 1 and not all(self.shares):
+            rank_zero_warn(
+                '`predict(return_predictions="all")` with a loader that the trainer has not '
+                "split: process 0's predictions are returned for it, as if every process "
+                "read the same. Where your own code splits the data, collect predictions in "
+                "`on_predict_batch_end` and put them together in `on_predict_epoch_end`, by "
+                "`self.gather_in_order`."
+            )
         merged = []
         for number, is_share in enumerate(self.shares):
             parts = [results[number] for results in by_rank]

@@ -331,7 +331,8 @@ class Trainer(TrainerView):
             dataloaders: Iterable of batches, or a list of several.
             datamodule: Data, if not given as loaders.
             return_predictions: Whether to keep the predictions; None means yes. "all"
-                returns those of all processes, in the data's order, in each of them.
+                returns those of all processes, in the data's order, in each of them; where
+                the trainer has not split the data, those of the first process.
             ckpt_path: Checkpoint to load first: a path, "best", "last" or "hpc".
             weights_only: Accepted for compatibility; loading never runs code.
 
