@@ -6,7 +6,7 @@ import atexit
 import gc
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -81,6 +81,7 @@ class ParallelStrategy(Strategy):
         self._alone = True
         self._module: Any = None
         self._watch: Watch | None = None
+        self._holds_store_for: Iterable[int] = ()
         self._restore_layers: Callable[[], None] | None = None
 
     def connect(self, devices: list[torch.device], num_nodes: int) -> None:
@@ -143,7 +144,7 @@ class ParallelStrategy(Strategy):
         self._alone = False
         note_failure(False)
         if self.world_size > 1:
-            self._watch = watching(self.global_rank)
+            self._watch = watching(self.global_rank, self._holds_store_for)
             self._watch.begin_run(self._training_step_site())
             note_watch(self._watch)
         rank_zero_only.rank = self.global_rank
@@ -230,6 +231,8 @@ class ParallelStrategy(Strategy):
 
     def _store_of_environment(self) -> Any:
         environment = choose_environment(self.cluster_environment)
+        if self.global_rank == 0:
+            self._holds_store_for = range(1, self.world_size)
         return store_at(environment, self._ranks, self.timeout)
 
     def _leave(self) -> None:

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -37,6 +39,7 @@ _ENDED = "lightgen/watch/ended"  # whose program ended first, and behind which c
 # How long to wait for what others have to tell, and for a process to end by itself.
 _ANSWER_S = 10.0
 _GRACE_S = 5.0
+_CLOSING_S = 2.0
 
 
 class Failure(NamedTuple):
@@ -60,15 +63,19 @@ class Watch:
         store: A connection of its own to the processes' store.
         rank: This process.
         cuda: Whether they talk by NCCL.
+        holds_for: Others that meet at a store in this process. It lasts until they have
+            ended, or for a moment, so that they learn what has happened here.
 
     Attributes:
         has_told: Whether it has said why this process ends.
         is_ending: Whether an exception has taken this process out of the run.
     """
 
-    def __init__(self, store: Any, rank: int, cuda: bool) -> None:
+    def __init__(
+        self, store: Any, rank: int, cuda: bool, holds_for: Iterable[int] = ()
+    ) -> None:
         self._store, self.rank = store, rank
-        self._cuda = cuda
+        self._cuda, self._holds_for = cuda, holds_for
         self._run = -1
         self._training_step = ""
         self.has_told = False
@@ -146,8 +153,15 @@ class Watch:
             if position is not None:
                 ended = json.dumps([self.rank, position[0]])
                 self._store.compare_set(_ENDED, "", ended)
+            self._hold_store()
         self._over.set()
         self._thread.join(_GRACE_S)
+
+    def _hold_store(self) -> None:
+        others = [self._key(f"gone/{rank}") for rank in self._holds_for]
+        deadline = time.monotonic() + _GRACE_S
+        while others and not self._store.check(others) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def failure(self) -> Failure | None:
         """Return which process has failed first in this run, if one has."""
@@ -165,19 +179,38 @@ class Watch:
     # ---- for the thread ----
 
     def _watch(self) -> None:
-        with suppress(RuntimeError):  # of a store whose process is gone
+        try:
             while not self._over.wait(_LOOK_EVERY_S):
-                self._look()
+                if self._run >= 0 and dist.is_initialized():
+                    self._look()
+        except RuntimeError:
+            self._watch_without_store()
 
-    def _look(self) -> None:
-        if self._run < 0 or not dist.is_initialized():
-            return
+    def _watch_without_store(self) -> None:
+        """End this process once it waits for one that is gone, and the store with it.
+
+        Its own error, such as gloo's of a closed connection, comes before that.
+        """
+        while not self._over.wait(_LOOK_EVERY_S):
+            if self._waits_for() > _GRACE_S and not self.is_ending:
+                print_to_stderr(
+                    f"Rank {self.rank} ends: the process at which all have met (rank 0, "
+                    f"or torchrun's) is gone. Rank {self.rank} waited for the others: "
+                    f"{self._described(self._position[0])}."
+                )
+                leave(1)
+
+    def _waits_for(self) -> float:
+        """Return for how many seconds this process has waited in the same call."""
         position = flight_record.position(self._cuda)
         now = time.monotonic()
         if position != self._position:
             self._position, self._since = position, now
         waits = position is not None and position[0] > position[1]
-        is_stuck = waits and now - self._since > _STUCK_S
+        return now - self._since if waits else 0.0
+
+    def _look(self) -> None:
+        is_stuck = self._waits_for() > _STUCK_S
         if is_stuck and self.is_ending:
             self.note_torn_down()  # its cleaning up waits for others that wait for its end
         if is_stuck or self.is_ending:
@@ -187,7 +220,7 @@ class Watch:
                 self._leave_for(failure)
             if not self.is_ending and (failure := self._ended_before()):
                 self._consequence(failure)
-                leave(failure.code)
+                self._leave(failure.code)
         if self.rank == 0:
             self._compare()
 
@@ -267,7 +300,7 @@ class Watch:
         if self.rank in ranks and not self._store.check([key]):
             self._store.set(key, self._described(call))
         if self.rank and self._store.check([self._key("message")]):
-            leave(1)
+            self._leave(1)
 
     def _described(self, call: int) -> str:
         return flight_record.described(self._cuda, call, self._training_step)
@@ -278,13 +311,19 @@ class Watch:
         while not self.is_ending and not self._over.is_set():
             now = time.monotonic()
             if self._store.check([self._key(f"gone/{failure.rank}")]):
-                deadline = now
+                # The end of its connections may wake the main thread of this one.
+                deadline = min(deadline or math.inf, now + _CLOSING_S)
             elif self._store.check([self._key(f"torn_down/{failure.rank}")]):
                 deadline = deadline or now + _GRACE_S
             if deadline is not None and now >= deadline:
                 self._consequence(failure)
-                leave(failure.code or 1)
+                self._leave(failure.code or 1)
             self._over.wait(0.1)
+
+    def _leave(self, code: int) -> None:
+        with suppress(RuntimeError):
+            self._store.set(self._key(f"gone/{self.rank}"), "")
+        leave(code)
 
     def _consequence(self, failure: Failure) -> OtherProcessError:
         message = f"Rank {self.rank} ends: rank {failure.rank} {failure.what}."
@@ -301,12 +340,13 @@ class Watch:
 _watch: Watch | None = None
 
 
-def watching(rank: int) -> Watch:
+def watching(rank: int, holds_for: Iterable[int]) -> Watch:
     """Return this process's watch, started where it is the first."""
     global _watch
     if _watch is None:
         store: Any = dist.distributed_c10d._get_default_store()
-        _watch = Watch(store.clone(), rank, cuda="nccl" in dist.get_backend())
+        cuda = "nccl" in dist.get_backend()
+        _watch = Watch(store.clone(), rank, cuda, holds_for)
         # The interpreter's end would not wait for a thread that is inside of torch.
         atexit.register(_watch.note_exit)
     return _watch
