@@ -298,27 +298,25 @@ def test_pytorch_that_fails_is_left_alone(
 ) -> None:
     called: list[str] = []
 
-    def watched(name: str) -> Any:
-        real = getattr(torch.profiler.profile, name)
+    class Failing:
+        """In torch's place, where a trace that was begun and not ended stays behind."""
 
-        def call(self: Any) -> None:
-            called.append(name)
-            if name == failing:
-                raise RuntimeError("no such device")
-            real(self)
+        def __init__(self, **arguments: Any) -> None:
+            pass
 
-        return call
+        def __getattr__(self, name: str) -> Any:
+            def call() -> None:
+                called.append(name)
+                if name == failing:
+                    raise RuntimeError("no such device")
 
-    for name in ("prepare_trace", "start_trace", "stop_trace"):
-        monkeypatch.setattr(torch.profiler.profile, name, watched(name))
+            return call
+
     profiler = PyTorchProfiler(tmp_path, schedule=lambda step: ProfilerAction.WARMUP)
+    monkeypatch.setattr(torch.profiler, "profile", Failing)
     with pytest.raises(RuntimeError, match="no such device"):
         quiet(profiler=profiler).fit(Small(), loader(8), loader(8))
-    assert called.count(failing) == 1
-    if failing == "start_trace":
-        monkeypatch.undo()  # the trace that torch has prepared is still to be ended
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
-            pass
+    assert called.index(failing) == len(called) - 1
 
 
 def test_pytorch_without_a_folder_warns_and_reports() -> None:
