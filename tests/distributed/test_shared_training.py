@@ -19,6 +19,7 @@ FITS = [
     "named_fit",
     "unfreezing_fit",
     "late_fit",
+    "thawed_fit",
     "accumulating_fit",
 ]
 

@@ -289,6 +289,20 @@ def late_fit(world: int) -> Any:
     return fitted(world, module, max_epochs=3)
 
 
+class ThawedInside(Net):
+    """Trains its first layer from the middle of an epoch on."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.first.requires_grad_(self.global_step >= 3)
+
+
+@case
+def thawed_fit(world: int) -> Any:
+    module = ThawedInside()
+    module.first.requires_grad_(False)
+    return fitted(world, module, max_epochs=3)
+
+
 class Normed(Net):
     def __init__(self) -> None:
         super().__init__()

@@ -98,7 +98,9 @@ class DDPStrategy(ParallelStrategy):
         self._find_unused = False
         self._ddp: DistributedDataParallel | None = None
         self._explored: DistributedDataParallel | None = None  # if its graph is static
+        # Which parameters the reducer knows, and which it does not.
         self._trained: list[nn.Parameter] = []
+        self._frozen: list[nn.Parameter] = []
 
     def on_exception(self, error: BaseException) -> None:
         """See `Strategy`; say what to do about parameters that got no gradient."""
@@ -140,7 +142,7 @@ class DDPStrategy(ParallelStrategy):
             super().teardown()
             self._ddp = self._explored = self._step = None
             self._find_unused = False
-            self._trained = []
+            self._trained, self._frozen = [], []
             self.arm_reducer = None
 
     # ---- the module ----
@@ -172,6 +174,8 @@ class DDPStrategy(ParallelStrategy):
         self._wrap()
 
         def synced(*args: Any) -> Any:
+            if self._frozen:
+                self._note_thawed()
             if self._ddp is None:  # nothing is trained yet
                 return step(*args)
             output = self._ddp(*args)
@@ -197,6 +201,8 @@ class DDPStrategy(ParallelStrategy):
         self.arm_reducer = self._arm
 
         def synced(*args: Any) -> Any:
+            if self._frozen:
+                self._note_thawed()
             self.sync_buffers()
             return step(*args)
 
@@ -212,7 +218,7 @@ class DDPStrategy(ParallelStrategy):
     def _wrap(self) -> None:
         """Make a reducer for the parameters that require gradients, if any do."""
         assert self._step is not None
-        self._trained = self._trainable()
+        self._trained, self._frozen = self._parted_parameters()
         self._ddp = None
         if not self._trained:
             return
@@ -222,8 +228,16 @@ class DDPStrategy(ParallelStrategy):
         if self._comm_hook is not None:
             self._register(self._comm_hook, self._ddp)
 
-    def _trainable(self) -> list[nn.Parameter]:
-        return [p for p in self._module.parameters() if p.requires_grad]
+    def _parted_parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return those that require gradients, and those that do not."""
+        parameters = list(self._module.parameters())
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        return trained, [p for p in parameters if not p.requires_grad]
+
+    def _note_thawed(self) -> None:
+        for parameter in self._frozen:
+            if parameter.requires_grad:
+                return self._wrap()
 
     def _register(self, hook: Callable[..., Any], ddp: DistributedDataParallel) -> None:
         try:
@@ -262,8 +276,9 @@ class DDPStrategy(ParallelStrategy):
 
     def note_trainable(self) -> None:
         """See `Strategy`: the reducer knows only parameters that required gradients."""
+        now, _ = self._parted_parameters()
         known = {id(parameter) for parameter in self._trained}
-        if self._step and {id(parameter) for parameter in self._trainable()} != known:
+        if self._step is not None and {id(parameter) for parameter in now} != known:
             self._wrap()
 
 

@@ -330,6 +330,30 @@ def test_flag_stands_for_arguments_of_torch(flag: Any, options: Any) -> None:
     assert quiet(compile=flag).compile_options == options
 
 
+@pytest.mark.parametrize(
+    "option", [{"mode": "max-autotune"}, {"options": {"max_autotune": True}}]
+)
+def test_options_reach_the_compiler(option: dict[str, Any]) -> None:
+    seen: list[Any] = []
+
+    def backend(graph: Any, inputs: Any, **given: Any) -> Any:
+        seen.append(given)
+        return graph.forward
+
+    quiet(compile={"backend": backend, **option}).fit(Small(), loader(2))
+    assert seen == [option]
+
+
+def test_break_is_an_error_where_that_is_asked_for() -> None:
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Tensor:
+        torch._dynamo.graph_break()
+        return self(batch).mean()
+
+    trainer = quiet(compile={**TRACED, "fullgraph": True})
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        trainer.fit(variant(training_step=training_step), loader(2))
+
+
 def test_modes_are_those_of_torch() -> None:
     from torch._inductor import list_mode_options
 
