@@ -71,6 +71,26 @@ def test_compiled_fit_is_the_one_as_written(
     assert later == [first, first]
 
 
+def test_value_logged_now_and_then_outlives_later_steps() -> None:
+    """CUDA graphs write a step's results where those of the step before were."""
+
+    class Seldom(Steady):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            loss = super().training_step(batch, batch_idx)
+            if batch_idx == 2:
+                self.log("seldom", loss, on_step=True)
+            return loss
+
+    def logged(**flags: Any) -> float:
+        trainer = quiet(max_epochs=2, log_every_n_steps=7, **flags)
+        trainer.fit(Seldom(), loader(pin_memory=True))
+        return trainer.callback_metrics["seldom"].item()
+
+    torch._dynamo.reset()
+    compiled = logged(compile="reduce-overhead")
+    assert compiled == pytest.approx(logged(), abs=1e-3)
+
+
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_compiled_steps_wait_for_nothing() -> None:
     torch._dynamo.reset()

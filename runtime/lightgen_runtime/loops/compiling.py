@@ -136,9 +136,12 @@ class Compiling:
 
 
 def _as_given(value: Any) -> Any:
-    """Return a value to log; inside of a graph, torch makes arrays of numpy's numbers."""
-    is_array = getattr(value, "shape", None) == () and not isinstance(value, Tensor)
-    return value.item() if is_array else value
+    """Return a value that came out of a graph as one to log, which may be kept."""
+    if isinstance(value, Tensor):
+        # CUDA graphs write the next step's results where this one's are.
+        return value.clone() if value.is_cuda else value
+    # Inside of a graph, torch makes arrays of numpy's numbers.
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 class _Collected:
@@ -161,8 +164,7 @@ class _CollectedSlot:
     def update(self, value: Any, batch_size: int | None, context: LogContext) -> None:
         """Keep the call. A tensor is copied, which is free inside of a graph.
 
-        What it is a view of may be changed later in the step, and CUDA graphs write the
-        next step's results where this one's were.
+        It, or what it is a view of, may be changed later in the step.
         """
         enable_graph = self._call[5]
         if isinstance(value, Tensor) and not enable_graph:
