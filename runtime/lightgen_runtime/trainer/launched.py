@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lightgen_runtime.callbacks.model_checkpoint import ModelCheckpoint
+from lightgen_runtime.core.compiled import compiles_with
 from lightgen_runtime.core.module import attach
 from lightgen_runtime.strategies.multiprocess import run_in_processes
 from lightgen_runtime.strategies.parallel import ParallelStrategy
@@ -102,6 +103,12 @@ def launch(trainer: Trainer, run: Run, call: dict[str, Any]) -> Any:
     sent = copy.copy(trainer)
     sent._run = None
     spawned = strategy.start_method != "fork"
+    if spawned and compiles_with(run.module) is not None:
+        rank_zero_warn(
+            f"{type(run.module).__name__} runs as it is written: what `torch.compile` was "
+            "called with cannot be sent to processes that are spawned. Use "
+            "`Trainer(compile=...)`, or strategy='ddp'."
+        )
     assert trainer.state.fn is not None
     whole = {
         "fn": trainer.state.fn.value,

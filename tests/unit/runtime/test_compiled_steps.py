@@ -20,6 +20,7 @@ from torch._dynamo.utils import counters
 
 from lightgen_runtime import Callback, LightningModule, Trainer
 from lightgen_runtime.core.compiled import from_compiled, to_uncompiled
+from lightgen_runtime.trainer import launched
 from lightgen_runtime.utilities.call_site import function_site
 
 pytestmark = [
@@ -216,6 +217,27 @@ def test_parts_are_compiled_where_optimization_is_by_hand() -> None:
     assert ours.lightning_module.first._compiled_call_impl is None
 
 
+def test_losses_by_name_share_a_graph() -> None:
+    class Named(Whole):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            output = self.head(self.net(batch))
+            return {"net": output.pow(2).mean(), "head": (output - 1).abs().mean()}
+
+        def configure_optimizers(self) -> Any:
+            return {
+                "net": torch.optim.SGD(self.net.parameters(), lr=0.1),
+                "head": torch.optim.SGD(self.head.parameters(), lr=0.2),
+            }
+
+    ours = quiet(compile=THROUGH_AUTOGRAD)
+    ours.fit(Named(), loader(10))
+    assert not counters["graph_break"]
+    assert graphs() == 1
+    theirs = quiet()
+    theirs.fit(Named(), loader(10))
+    assert_same_fit(ours, theirs)
+
+
 def test_error_in_a_step_leaves_the_module_as_it_was() -> None:
     def training_step(self: Any, batch: Any, batch_idx: int) -> Tensor:
         self.log("loss", batch.sum())
@@ -389,6 +411,22 @@ def test_compiled_module_is_fitted_compiled() -> None:
     assert graphs() == 3  # in inference mode
     trainer.validate(to_uncompiled(module), loader(4), verbose=False)
     assert graphs() == 3
+
+
+def test_compiled_module_that_cannot_be_sent_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def started(*_: Any) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(launched, "run_in_processes", started)
+    trainer = quiet(accelerator="cpu", devices=2, strategy="ddp_spawn")
+    module = torch.compile(Small(), backend="eager")
+    with (
+        pytest.warns(UserWarning, match="Small runs as it is written"),
+        pytest.raises(InterruptedError),
+    ):
+        trainer.fit(module, loader(4))
 
 
 def test_compiled_module_of_something_else_is_refused() -> None:
