@@ -30,6 +30,7 @@ _FAILS = "Lightning fails there: code that runs with it is not concerned"
 _DISK = "only a full disk or the like shows it, and the fit warns"
 _SIGNAL = "only a signal shows it, and the run says what it saves"
 _COMPILED = "`torch.compile` is no name of Lightning's"
+_LAUNCHER = "only whoever starts the processes shows it"
 _DATA = "only the data show it, and the error says so at once"
 
 NO_RULE = {
@@ -60,6 +61,12 @@ NO_RULE = {
     "test_requeued_job_that_had_no_time_to_save": (
         "only a job that is started again shows it, and the fit says so"
     ),
+    "test_pods_of_kubeflow": _LAUNCHER,
+    "test_started_processes_that_are_not_recognised": _LAUNCHER,
+    "test_process_of_a_job_that_is_alone": _LAUNCHER,
+    "test_devices_that_nobody_has_started": _LAUNCHER,
+    "test_one_device_in_a_process_of_several": _LAUNCHER,
+    "test_predictions_of_spawned_processes": _FAILS,
     "test_empty_training_loader": _DATA,
     "test_stream_without_a_batch": _DATA,
     "test_dataset_in_place_of_its_loader": "only the data show it, and the run warns",
