@@ -1,4 +1,4 @@
-"""What a process does when the one that holds the store of all is gone."""
+"""The store by which processes tell each other of failures, at its end and behind it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
 
 from lightgen_runtime.strategies import flight_record, watch
 
@@ -72,3 +73,22 @@ def test_process_that_waits_for_nobody_goes_on(is_ending: bool, calls: Any) -> N
     for _ in range(60):  # three times as long as it would take
         assert looks.acquire(timeout=60)
     assert codes.empty()
+
+
+def test_store_is_held_until_the_others_have_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "_GRACE_S", 60.0)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    first = watch.Watch(store.clone(), 0, cuda=False, holds_for=[1])
+    other = watch.Watch(store.clone(), 1, cuda=False)
+    for each in (first, other):
+        each.begin_run("fit.py:1")
+    ending = threading.Thread(target=first.note_exit)
+    ending.start()
+    store.wait([first._key("gone/0")])  # which the others can see
+    ending.join(0.2)
+    assert ending.is_alive()
+    other.note_exit()
+    ending.join(60)
+    assert not ending.is_alive()
