@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from recording import OURS, REFERENCE, data, memory_logger, quiet_trainer, small_module
+from recording import (
+    OURS,
+    REFERENCE,
+    callbacks_of,
+    data,
+    memory_logger,
+    quiet_trainer,
+    small_module,
+)
 
 
 def run(namespace: str, body: Any, **flags: Any) -> dict[str, Any]:
@@ -110,3 +118,27 @@ def test_logged_keys_steps_and_values_are_the_reference_ones(
     assert len(ours["tested"]) == len(theirs["tested"])
     for mine, other in zip(ours["tested"], theirs["tested"], strict=True):
         assert mine == pytest.approx(other)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_callbacks_log_by_themselves() -> None:
+    """`self.log` in a callback is the module's, also of the next module."""
+    found = []
+    for namespace in (OURS, REFERENCE):
+
+        class Logging(callbacks_of(namespace).Callback):  # type: ignore[misc,name-defined]
+            def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+                self.log("by_callback", 1.0 + trainer.current_epoch)
+
+            def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+                self.log_dict({"val_a": 1.0, "val_b": 2.0})
+
+        callback = Logging()
+        for epochs in (1, 2):
+            trainer = quiet_trainer(namespace, max_epochs=epochs, callbacks=[callback])
+            trainer.fit(small_module(namespace)(), data(4), data(4))
+            metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+            found.append(metrics)
+    assert found[:2] == found[2:]
+    assert found[1]["by_callback"] == 2.0
+    assert found[1]["val_b"] == 2.0

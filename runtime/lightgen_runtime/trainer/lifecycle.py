@@ -54,6 +54,7 @@ def prepare(run: Run, fn: str, choose: Callable[[], Choice]) -> None:
     module, trainer, strategy = run.module, run.trainer, run.parts.strategy
     _check_module(run, fn)
     attach_callbacks(run, module.configure_callbacks())
+    _lend_log(run)
     _check_hooks(run, fn)
     strategy.setup_environment()
     # Not earlier: processes that are forked must find no device in use.
@@ -190,6 +191,14 @@ def teardown(run: Run, fn: str, error: BaseException | None) -> None:
     actions += [partial(logger.finalize, status) for logger in run.report.loggers]
     actions.append(run.parts.profiler.describe)
     _attempt_all(actions, error)
+
+
+def _lend_log(run: Run) -> None:
+    """Let `self.log` and `self.log_dict` of callbacks be the module's."""
+    for callback in run.callbacks:
+        for name in ("log", "log_dict"):
+            if not hasattr(type(callback), name):
+                setattr(callback, name, getattr(run.module, name))
 
 
 def attach_callbacks(run: Run, extra: Callback | Iterable[Callback] | None) -> None:
