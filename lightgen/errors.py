@@ -127,15 +127,26 @@ class WriteError(LightgenError):
     """The operating system refused to read or write; the project is as it was."""
 
 
-def nearest(name: str, options: Iterable[str]) -> str | None:
+def nearest(name: str, options: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Find the option that `name` is most likely a slip of the pen for.
+
+    Args:
+        name: What was given.
+        options: What is accepted.
+        cutoff: How similar the two must be, from 0 to 1.
 
     Returns:
         The closest option, or None when nothing is close.
     """
     lowered = {option.lower(): option for option in options}
-    matches = difflib.get_close_matches(name.lower(), lowered, n=1)
+    matches = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=cutoff)
     return lowered[matches[0]] if matches else None
+
+
+def did_you_mean(name: str, options: Iterable[str], otherwise: str = "") -> str:
+    """Return the question whether the nearest option was meant, if one is near."""
+    near = nearest(name, options)
+    return f"did you mean `{near}`?" if near else otherwise
 
 
 def listing(names: Iterable[str]) -> str:

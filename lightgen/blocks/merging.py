@@ -26,8 +26,7 @@ from lightgen.regen.text import SourceText
 
 def emitted(spec: OptimSpec, class_: ast.ClassDef) -> Generated:
     """Return what the generator writes for a class."""
-    block = emit(spec, manual=is_manual(class_))
-    return Generated(block.text, tuple(block.imports))
+    return Generated(*emit(spec, manual=is_manual(class_)))
 
 
 def reading_of(source: SourceText, location: Location) -> Reading:

@@ -11,13 +11,12 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lightgen.errors import UsageError
+from lightgen.errors import UsageError, nearest
 
 Devices = Annotated[
     str | None,
@@ -189,7 +188,7 @@ def _check_spelling(overrides: list[str]) -> None:
     """Refuse a slip here: the program, in all its processes, knows none of these."""
     for word in overrides:
         name = word.partition("=")[0]
-        for near in get_close_matches(name, _OWN, n=1, cutoff=_SLIP):
+        if near := nearest(name, _OWN, cutoff=_SLIP):
             is_known = near == name
             raise UsageError(
                 (

@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from lightgen import console
-from lightgen.errors import UnknownOptimizerError, listing, nearest
+from lightgen.errors import UnknownOptimizerError, did_you_mean, listing
 from lightgen.optim.arguments import REQUIRED, Argument
 from lightgen.optim.catalogue import OPTIMIZERS, SCHEDULERS, TORCH, find_entry
 from lightgen.optim.entries import Entry, Optimizer, Scheduler
@@ -68,12 +68,11 @@ def _show_one(name: str, as_json: bool) -> None:
         _show_recipe(lowered, as_json)
     else:
         known = list(dict.fromkeys([*OPTIMIZERS, *SCHEDULERS, *RECIPES]))
-        near = nearest(name, known)
         raise UnknownOptimizerError(
             f"there is no optimizer, scheduler or recipe `{name}`",
             where="argument NAME",
             accepted=listing(known),
-            todo=f"did you mean `{near}`?" if near else "see: lightgen optimizers",
+            todo=did_you_mean(name, known, "see: lightgen optimizers"),
         )
 
 

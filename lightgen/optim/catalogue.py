@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from lightgen.errors import UnknownOptimizerError, listing, nearest
+from lightgen.errors import UnknownOptimizerError, did_you_mean, listing
 from lightgen.optim import optimizers, schedulers
 from lightgen.optim.entries import Entry, Optimizer, Scheduler
 
@@ -72,10 +72,10 @@ def _find(name: str, table: Mapping[str, E], kind: str, where: str) -> E:
     found = _look_up(name, table)
     if found is not None:
         return found
-    near = nearest(name, [*(entry.class_name for entry in _plain(table)), *table])
+    known = [*(entry.class_name for entry in _plain(table)), *table]
     raise UnknownOptimizerError(
         f"torch has no {kind} `{name}`",
         where=where,
         accepted=listing(table),
-        todo=f"did you mean `{near}`?" if near else "see: lightgen optimizers",
+        todo=did_you_mean(name, known, "see: lightgen optimizers"),
     )

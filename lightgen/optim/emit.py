@@ -7,7 +7,7 @@ a change of one line: lengths, then optimizer, then scheduler, then what is retu
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lightgen.optim.lengths import Lengths
 from lightgen.optim.schedule import Schedule, Stage, Track, format_schedule
@@ -20,19 +20,6 @@ _LINE = 88
 
 
 @dataclass
-class Block:
-    """Generated code.
-
-    Attributes:
-        text: The method, indented by four spaces.
-        imports: Statements that it needs at the top of its file.
-    """
-
-    text: str
-    imports: list[str] = field(default_factory=list)
-
-
-@dataclass
 class _Made:
     """An optimizer that the block has made, and the dictionaries of its schedulers."""
 
@@ -41,13 +28,17 @@ class _Made:
     schedulers: list[str]
 
 
-def emit(spec: OptimSpec, *, manual: bool = False) -> Block:
+def emit(spec: OptimSpec, *, manual: bool = False) -> tuple[str, tuple[str, ...]]:
     """Write the method.
 
     Args:
         spec: What to write, checked.
         manual: Whether the module steps its optimizers itself; decides how several
             optimizers with labels are returned.
+
+    Returns:
+        The method, indented by four spaces, and the imports that it needs at the top of
+        its file.
     """
     return _Writer(spec, manual).block()
 
@@ -61,7 +52,7 @@ class _Writer:
         self.runtime: set[str] = set()
         self.lengths = Lengths()
 
-    def block(self) -> Block:
+    def block(self) -> tuple[str, tuple[str, ...]]:
         spec = self.spec
         body: list[str] = []
         for selector in spec.freeze:
@@ -85,7 +76,7 @@ class _Writer:
             names = ", ".join(sorted(self.runtime))
             imports.append(f"from lightgen_runtime.optim import {names}")
         imports += self.lengths.imports
-        return Block("".join(f"    {line}\n" for line in lines), imports)
+        return "".join(f"    {line}\n" for line in lines), tuple(imports)
 
     # ---- optimizers ----
 

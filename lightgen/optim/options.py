@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightgen.errors import OptimizerOptionError, nearest
+from lightgen.errors import OptimizerOptionError, did_you_mean
 from lightgen.optim.recipes import RECIPES
 from lightgen.optim.rules import check_spec
 from lightgen.optim.schedule import (
@@ -137,12 +137,11 @@ def _start(options: OptimizerOptions, former: OptimSpec | None) -> OptimSpec:
     if options.recipe is not None:
         recipe = RECIPES.get(options.recipe)
         if recipe is None:
-            near = nearest(options.recipe, RECIPES)
             raise OptimizerOptionError(
                 f"there is no recipe `{options.recipe}`",
                 where="option --recipe",
                 accepted=", ".join(RECIPES),
-                todo=f"did you mean `{near}`?" if near else "",
+                todo=did_you_mean(options.recipe, RECIPES),
             )
         return from_record(recipe.record)
     if options.spec is not None:
@@ -342,11 +341,10 @@ def _read_spec(path: Path) -> OptimSpec:
         )
     for key in record:
         if key not in _SPEC_KEYS:
-            near = nearest(str(key), _SPEC_KEYS)
             raise OptimizerOptionError(
                 f"the specification has an unknown key `{key}`",
                 where=str(path),
                 accepted=", ".join(_SPEC_KEYS),
-                todo=f"did you mean `{near}`?" if near else "",
+                todo=did_you_mean(str(key), _SPEC_KEYS),
             )
     return from_record(record, where=str(path))

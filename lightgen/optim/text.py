@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lightgen.errors import OptimizerOptionError, UnknownOptimizerError, nearest
+from lightgen.errors import OptimizerOptionError, UnknownOptimizerError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,9 @@ class Piece:
         self, kind: str, options: list[str], todo: str
     ) -> UnknownOptimizerError:
         """Return the error that no such name is known here."""
-        near = nearest(self.text, options)
         return UnknownOptimizerError(
             f"there is no {kind} `{self.text}`",
             where=self.where,
             accepted=", ".join(options),
-            todo=f"did you mean `{near}`?" if near else todo,
+            todo=did_you_mean(self.text, options, todo),
         )

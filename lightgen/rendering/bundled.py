@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightgen.errors import UnknownTemplateError, listing, nearest
+from lightgen.errors import UnknownTemplateError, did_you_mean, listing
 from lightgen.project.tree import FileTree, TreeFile, read_tree
 from lightgen.rendering.template import CONFIG_NAMES, TemplateConfig, read_config
 
@@ -58,12 +58,11 @@ def bundled_files(name: str) -> FileTree:
 def unknown_template(name: str, *, where: str) -> UnknownTemplateError:
     """Build the error for a reference that is no template at all."""
     names = bundled_names()
-    close = nearest(name, names)
     return UnknownTemplateError(
         f"there is no template `{name}`",
         where=where,
         accepted=f"{listing(names)}; for `new` also a folder or a git address",
-        todo=f"did you mean `{close}`?" if close else "lightgen templates list",
+        todo=did_you_mean(name, names, "lightgen templates list"),
     )
 
 

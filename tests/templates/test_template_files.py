@@ -229,4 +229,4 @@ def test_optimizer_block_is_what_its_specification_generates(name: str) -> None:
         for path, file in bundled_files(name).items()
         if path.endswith("/module.py.jinja")
     ]
-    assert emit(from_record(record)).text in module
+    assert emit(from_record(record))[0] in module

@@ -35,9 +35,9 @@ def spec_of(
 
 def source_of(spec: OptimSpec, *, manual: bool = False) -> str:
     """Return a file with a class that has the block."""
-    block = emit(spec, manual=manual)
-    imports = "\n".join(block.imports)
-    return f"{imports}\n\n\nclass Module(torch.nn.Module):\n{block.text}"
+    text, imports = emit(spec, manual=manual)
+    head = "\n".join(imports)
+    return f"{head}\n\n\nclass Module(torch.nn.Module):\n{text}"
 
 
 def module_with(spec: OptimSpec, parts: dict[str, Any], *, manual: bool = False) -> Any:

@@ -83,18 +83,18 @@ def with_block(text: str, spec: OptimSpec) -> str:
     first = min([method.lineno, *(d.lineno for d in method.decorator_list)])
     lines = text.splitlines()
     manual = "automatic_optimization = False" in text
-    block = emit(spec, manual=manual)
+    block, imports = emit(spec, manual=manual)
     unit = re.search(r"^( +)", text, re.MULTILINE)
     assert unit is not None
     width = len(unit[1])
     new = re.sub(
-        r"^( {4})+", lambda m: " " * (width * len(m[0]) // 4), block.text, flags=re.M
+        r"^( {4})+", lambda m: " " * (width * len(m[0]) // 4), block, flags=re.M
     )
     before, behind = lines[: first - 1], lines[method.end_lineno :]
     first_of_all = [line for line in lines if line.endswith("# mine, at first")]
     head, mark, rest = new.partition('."""\n')
     new = head + mark + "".join(f"{line}\n" for line in first_of_all) + rest
-    return "\n".join([*block.imports, *before, new, *behind])
+    return "\n".join([*imports, *before, new, *behind])
 
 
 def observe(text: str) -> list[Any]:

@@ -21,8 +21,7 @@ PLACE = Place("module.py", "Module", "configure_optimizers")
 
 
 def generated(spec: OptimSpec) -> Generated:
-    block = emit(spec)
-    return Generated(block.text, tuple(block.imports))
+    return Generated(*emit(spec))
 
 
 def verdict(pair: Pair) -> tuple[str, str]:
