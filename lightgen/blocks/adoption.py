@@ -10,6 +10,7 @@ from lightgen.blocks.module_rules import check_module
 from lightgen.blocks.optimizer import (
     METHOD,
     OptimizerBlock,
+    fingerprint,
     read_blocks,
     read_source,
 )
@@ -18,6 +19,7 @@ from lightgen.optim.options import as_options
 from lightgen.optim.reading.problems import Remark
 from lightgen.project.state import ProjectState
 from lightgen.regen.locate import locate, parse_file
+from lightgen.regen.merge import Version
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def adopt(
         raise _inexpressible(file, class_.name, reading.problems)
     check_module(reading.spec, class_, file)
     base = emitted(reading.spec, class_)
-    block = OptimizerBlock(file, class_.name, reading.spec, base)
+    mine = fingerprint(Version(source, location.method))
+    block = OptimizerBlock(file, class_.name, reading.spec, base, mine)
     former = next((b for b in read_blocks(state) if b.key == block.key), None)
     known = former is not None and emitted(former.spec, class_).text == base.text
     if former is not None and not known and not force:

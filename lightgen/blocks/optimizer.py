@@ -25,8 +25,15 @@ from lightgen.optim.catalogue import TORCH
 from lightgen.optim.options import OptimizerOptions, resolve
 from lightgen.optim.spec import OptimSpec, from_record, to_record
 from lightgen.project.state import STATE_PATH, ProjectState
-from lightgen.project.tree import FileTree, TreeFile
-from lightgen.regen.block import Generated, Outcome, Place, regenerate, status_of
+from lightgen.project.tree import FileTree, TreeFile, sha256
+from lightgen.regen.block import (
+    Generated,
+    Outcome,
+    Place,
+    lines_of,
+    regenerate,
+    status_of,
+)
 from lightgen.regen.locate import locate, module_classes, parse_file
 from lightgen.regen.merge import Conflict, Prefer, Version
 
@@ -42,12 +49,15 @@ class OptimizerBlock:
         class_name: The class.
         spec: What the block was generated from.
         base: The text that was generated.
+        adopted: What the method was when it was adopted, as `fingerprint` gives it; ""
+            for one that lightgen has written or changed.
     """
 
     file: str
     class_name: str
     spec: OptimSpec
     base: Generated
+    adopted: str = ""
 
     @property
     def key(self) -> str:
@@ -56,6 +66,7 @@ class OptimizerBlock:
 
     def record(self) -> dict[str, Any]:
         """Return it as plain JSON."""
+        adopted = {"adopted": self.adopted} if self.adopted else {}
         return {
             "block": "optimizer",
             "file": self.file,
@@ -64,6 +75,7 @@ class OptimizerBlock:
             "base": self.base.text,
             "imports": list(self.base.imports),
             "torch": TORCH,
+            **adopted,
         }
 
 
@@ -130,7 +142,13 @@ def _read_block(record: Mapping[str, Any]) -> OptimizerBlock:
     if not all(isinstance(each, (ast.Import, ast.ImportFrom)) for each in imports):
         raise ValueError("`imports` are no imports")
     spec = from_record(record["spec"])
-    return OptimizerBlock(record["file"], record["class"], spec, base)
+    adopted = str(record.get("adopted", ""))
+    return OptimizerBlock(record["file"], record["class"], spec, base, adopted)
+
+
+def fingerprint(version: Version) -> str:
+    """Return what tells a method's text from any other, line ends aside."""
+    return sha256("\n".join(lines_of(version)).encode())
 
 
 def with_block(state: ProjectState, block: OptimizerBlock) -> ProjectState:
@@ -230,7 +248,8 @@ def plan(
         new,
         prefer=prefer,
     )
-    fresh = OptimizerBlock(file, location.class_.name, spec, new)
+    adopted = former.adopted if former and outcome.text == text else ""
+    fresh = OptimizerBlock(file, location.class_.name, spec, new, adopted)
     return Regeneration(fresh, former, text, outcome.text, encoding, outcome)
 
 

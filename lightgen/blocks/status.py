@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lightgen.blocks.optimizer import METHOD, OptimizerBlock, decoded, read_blocks
+from lightgen.blocks.optimizer import (
+    METHOD,
+    OptimizerBlock,
+    decoded,
+    fingerprint,
+    read_blocks,
+)
 from lightgen.errors import BlockNotFoundError, LightgenError
 from lightgen.project.journal import OLD_SUFFIX, read_file, unfinished
 from lightgen.project.state import ProjectState, base_path
@@ -17,12 +23,13 @@ from lightgen.regen.locate import locate, parse_file
 from lightgen.regen.merge import Version
 from lightgen.regen.surroundings import same_around, same_meaning_around
 
-Status = Literal["pristine", "formatted", "edited", "conflicting", "deleted"]
+Status = Literal["pristine", "adopted", "formatted", "edited", "conflicting", "deleted"]
 STATUSES: tuple[Status, ...] = (
     "conflicting",
     "deleted",
     "edited",
     "formatted",
+    "adopted",
     "pristine",
 )
 NEW_SUFFIX = ".lightgen-new"
@@ -149,7 +156,10 @@ def _block_status(root: Path, block: OptimizerBlock, *, own_file: bool) -> Found
     reason = _unmerged(root, block.file) if own_file else ""
     if reason:
         return Found(block.file, "conflicting", name, reason)
-    return Found(block.file, status_of(Version(source, method), block.base), name)
+    version = Version(source, method)
+    if block.adopted and fingerprint(version) == block.adopted:
+        return Found(block.file, "adopted", name)
+    return Found(block.file, status_of(version, block.base), name)
 
 
 def _place(block: OptimizerBlock) -> Place:

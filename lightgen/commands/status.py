@@ -22,8 +22,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def status(show_all: All = False, as_json: AsJson = False) -> None:
     """Show which generated files and blocks you have edited, and which not.
 
-    Pristine: as generated; formatted: only its layout differs; conflicting: waits for
-    you to settle something. A file's blocks are compared on lines of their own.
+    Pristine: as generated; adopted: as you wrote it; formatted: only its layout differs;
+    conflicting: waits for you to settle something. A file's blocks are compared on
+    lines of their own.
     """
     root, trouble = look_for_root(working_folder())
     state = read_state(root)

@@ -133,16 +133,21 @@ def regenerate(
 def status_of(ours: Version, base: Generated) -> Status:
     """Tell what a user has done to a block since it was generated."""
     source = ours.source
-    span = method_span(source, ours.method)
-    mine = source.text[span.start : span.end]
-    if _lines(mine) == _lines(base.text.rstrip("\n")):
+    if lines_of(ours) == _lines(base.text.rstrip("\n")):
         return "pristine"
+    span = method_span(source, ours.method)
     version = base.version
     same = ast.dump(ours.method) == ast.dump(version.method)
     comments = source.comments_in(span) == version.source.comments_in(
         version.source.span(version.method)
     )
     return "formatted" if same and comments else "edited"
+
+
+def lines_of(version: Version) -> list[str]:
+    """Return the lines of a method as they stand, without their ends."""
+    span = method_span(version.source, version.method)
+    return _lines(version.source.text[span.start : span.end])
 
 
 def _lines(text: str) -> list[str]:

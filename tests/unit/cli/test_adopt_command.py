@@ -50,6 +50,26 @@ def state(folder: Path) -> dict[str, object]:
     return record
 
 
+def test_adopted_block_is_edited_only_once_somebody_edits_it(
+    run_cli: Cli, net: Path
+) -> None:
+    def status() -> str:
+        (block,) = json.loads(run_cli("status", "--json").out)["blocks"]
+        return str(block["status"])
+
+    assert run_cli("adopt", "net.py").code == 0
+    assert status() == "adopted"
+    assert "adopted      net.py  Net.configure_optimizers" in run_cli("status").out
+    assert run_cli("regen", "optimizer").code == 0
+    assert status() == "adopted"
+    net.write_text(NET.replace("long ago", "today"))
+    assert status() == "edited"
+    net.write_text(NET.replace("nn.Linear(2, 2)", "nn.Linear(2, 3)"))
+    assert status() == "adopted"
+    assert run_cli("regen", "optimizer", "--lr", "0.02").code == 0
+    assert status() == "edited"
+
+
 def test_plain_folder_becomes_one_that_regen_works_in(
     run_cli: Cli, work: Path, net: Path
 ) -> None:
