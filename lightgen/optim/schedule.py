@@ -152,7 +152,7 @@ def _stage(piece: Piece, extras: dict[str, str | int | bool]) -> Stage:
             if argument is None:
                 known = [found.name for found in entry.arguments]
                 todo = f"see: lightgen optimizers {entry.name}"
-                raise key.unknown(f"argument of `{entry.name}`", known, todo)
+                raise key.unknown(f"`{entry.name}` has no argument", known, todo)
             if key.text in arguments:
                 raise key.error(f"`{key.text}` is set twice", todo="leave one out")
             arguments[key.text] = read_value(argument, value)

@@ -133,7 +133,7 @@ def read_argument(entry: Optimizer, key: Piece, value: Piece) -> Value:
     if argument is None:
         known = [found.name for found in entry.arguments]
         todo = f"see: lightgen optimizers {entry.name}"
-        raise key.unknown(f"argument of `{entry.name}`", known, todo)
+        raise key.unknown(f"`{entry.name}` has no argument", known, todo)
     return read_value(argument, value)
 
 

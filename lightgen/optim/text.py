@@ -71,11 +71,11 @@ class Piece:
         )
 
     def unknown(
-        self, kind: str, options: list[str], todo: str
+        self, denial: str, options: list[str], todo: str
     ) -> UnknownOptimizerError:
         """Return the error that no such name is known here."""
         return UnknownOptimizerError(
-            f"there is no {kind} `{self.text}`",
+            f"{denial} `{self.text}`",
             where=self.where,
             accepted=", ".join(options),
             todo=did_you_mean(self.text, options, todo),

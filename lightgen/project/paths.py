@@ -61,12 +61,18 @@ def writable_folder(given: Path, *, where: str) -> Path:
     folder = absolute_path(given, where=where).resolve()
     if folder.is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         return folder
-    problem = "is not writable" if folder.is_dir() else "is not an existing folder"
+    problem, todo = (
+        f"`{folder}` is not writable",
+        f"chmod u+rwx {shlex.quote(str(folder))}",
+    )
+    if not folder.is_dir():
+        problem = f"`{given}` is not an existing folder"
+        todo = f"mkdir -p {shlex.quote(str(given))}"
     raise UsageError(
-        f"`{given}` {problem}",
+        problem,
         where=where,
         accepted="an existing folder that you may write to",
-        todo=f"mkdir -p {shlex.quote(str(given))}, or choose another",
+        todo=f"{todo}, or choose another",
     )
 
 

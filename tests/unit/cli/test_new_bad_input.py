@@ -74,6 +74,14 @@ def test_missing_output_dir_is_refused(refuses) -> None:
     )
 
 
+def test_output_dir_that_is_not_writable_is_named(
+    refuses, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # a test may run as root
+    says = [f"`{work}` is not writable", "chmod u+rwx"]
+    refuses("new", "mymodel", code=2, says=says)
+
+
 def test_unknown_option_names_the_nearest_and_all(refuses) -> None:
     refuses(
         *("new", "mymodel", "--data", "widht=8"),
