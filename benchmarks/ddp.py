@@ -61,12 +61,14 @@ torch.manual_seed(0)
 net = nn.Linear(16, 4)
 rows = torch.ones(16, 16)
 """
-# Without the two lines before its last one, torch aborts one such program in five: while a
-# reducer is left, threads of the group outlive the interpreter.
+# torch aborts one such program in five if threads of the group are left at its end. So
+# nothing may hold the group: no reducer, and no defaults of functions, as there would be if
+# torch imported `nn.functional` later.
 HAND_WRITTEN = NET + """
 import gc
 
 import torch.distributed as dist
+import torch.distributed.nn.functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler
 

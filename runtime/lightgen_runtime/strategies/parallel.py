@@ -157,6 +157,10 @@ class ParallelStrategy(Strategy):
             where = {"store": store}
         if device.type == "cuda":
             where["device_id"] = device
+        # Imported later, by torch itself, its functions would have this group among their
+        # defaults: it would outlive all, and its threads abort the interpreter's end.
+        import torch.distributed.nn.functional  # noqa: F401
+
         default = dist.get_default_backend_for_device(device)
         self.process_group_backend = self.process_group_backend or default
         try:
