@@ -48,6 +48,10 @@ CONCERNED = [
         "def make(**flags):\n    return L.Trainer(**flags)\n"
         "make(accumulate_grad_batches=4)",
     ),
+    (
+        "test_random_numbers_in_workers",
+        "L.seed_everything(1, workers=True)\nDataLoader(data, num_workers=2)",
+    ),
     ("test_scheduler_frequency", "x = {'scheduler': s, 'frequency': 2}"),
     ("test_scheduler_frequency", "x = dict(scheduler=s, frequency=every)"),
     ("test_scheduler_frequency", "x = dict(interval='step', frequency=10)"),
@@ -585,7 +589,6 @@ NOT_CONCERNED = [
 # The same for rules about which the list of names alone has something.
 WITHOUT_ROW = [
     ("it is refused on CPUs", "Trainer(devices=2, sync_batchnorm=True)"),
-    ("the processes of several nodes", "Trainer(num_nodes=2)"),
     ("a subclass implements", "from lightning.pytorch.strategies import Strategy"),
     (
         "`str` and f-strings of a member",

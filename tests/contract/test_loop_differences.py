@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from recording import OURS, REFERENCE, data, memory_logger, quiet_trainer, small_module
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -350,3 +350,33 @@ def test_values_of_a_hook_that_runs_twice_in_a_batch() -> None:
     # Four batches.
     assert total(REFERENCE) == 7
     assert total(OURS) == 8
+
+
+class Drawing(Dataset[torch.Tensor]):
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.rand(4)
+
+
+@pytest.mark.parametrize("workers", [False, True])
+def test_random_numbers_in_workers(
+    workers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        monkeypatch.setenv(variable, "0")  # so that it is as before afterwards
+
+    def drawn(namespace: str) -> torch.Tensor:
+        importlib.import_module(namespace).seed_everything(3, workers=workers)
+        seen: list[torch.Tensor] = []
+        module = small_module(namespace)()
+        given = module.training_step
+        module.training_step = lambda b, batch_idx: (seen.append(b), given(b, 0))[1]
+        loader = DataLoader(Drawing(), 2, num_workers=1)
+        quiet_trainer(namespace, max_epochs=1).fit(module, loader)
+        return seen[0]
+
+    # Rows are of one worker; what it drew depends on its seed alone.
+    assert torch.equal(drawn(OURS), drawn(REFERENCE)) is not workers
+    assert torch.equal(drawn(OURS), drawn(OURS))

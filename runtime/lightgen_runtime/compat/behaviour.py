@@ -19,7 +19,7 @@ What `usage` finds in code has one of these forms; patterns are as in `differenc
 - `LightningModule in another`: one that logs in a method of its own
 - `load_from_checkpoint(typo is no argument)`
 - `except ValueError`: around a call of Lightning's
-- `DataLoader(shuffle)`: torch's, with that argument
+- `DataLoader(shuffle)`, `DataLoader(num_workers)`: torch's, with that argument
 - `IterableDataset`: any class, where a rule asks for one
 """
 

@@ -87,6 +87,13 @@ TRAINING = (
         only_with=(STREAM,),
     ),
     Behaviour(
+        ("seed_everything(workers)",),
+        "the workers of loaders draw other random numbers from the same seed, as distinct "
+        "from worker to worker and process to process",
+        rows=("test_random_numbers_in_workers",),
+        only_with=(("DataLoader(num_workers)",),),
+    ),
+    Behaviour(
         ("Trainer(reload_dataloaders_every_n_epochs)",),
         "a reloaded loader is opened once an epoch, not three times",
         rows=("test_opening_of_a_reloaded_loader",),
@@ -225,11 +232,6 @@ DEVICES = (
         "it is refused on CPUs, before the first batch",
         "leave it out there",
         only_with=(SEVERAL_DEVICES,),
-    ),
-    Behaviour(
-        ("Trainer(num_nodes)",),
-        "the processes of several nodes are not found by a cluster's own variables",
-        "start the program with torchrun",
     ),
 )
 PRECISION = (

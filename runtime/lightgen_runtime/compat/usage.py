@@ -331,9 +331,10 @@ class Usage:
     def _call(self, node: ast.Call) -> None:
         if path_of(node.func).rpartition(".")[2] == "DataLoader":
             self._facts(
-                (node.lineno, "DataLoader(shuffle)")
+                (node.lineno, f"DataLoader({keyword.arg})")
                 for keyword in node.keywords
-                if keyword.arg == "shuffle" and literal(keyword.value) != "False"
+                if keyword.arg in ("shuffle", "num_workers")
+                and literal(keyword.value) not in ("False", "0")
             )
         called = self._passing_on.get(path_of(node.func), node.func)
         dotted, function = self._dotted(called), self._object(called)

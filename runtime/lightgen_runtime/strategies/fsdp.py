@@ -31,7 +31,7 @@ _ELSEWHERE = {
     "activation_checkpointing_policy": "use torch.utils.checkpoint in the layers",
     "precision_plugin": "use Trainer(plugins=...)",
     "accelerator": "use Trainer(accelerator=...)",
-    "cluster_environment": "start the program with torchrun",
+    "cluster_environment": "use Trainer(plugins=...)",
 }
 
 
