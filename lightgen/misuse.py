@@ -38,13 +38,23 @@ def as_usage_error(error: Any, typed: Sequence[str]) -> UsageError:
         given, where = f"unknown option `{name}`", f"option {name} of {command}"
         accepted = ", ".join(options)
         todo = f"did you mean {near}?" if near else todo
-    elif type(error) is typer.BadParameter:  # numbers are all that it reads for us
-        option = error.param.opts[0]  # type: ignore[union-attr]
-        given = f"`{option} {_value_of(option, typed)}` is no whole number"
-        where, accepted = f"option {option}", "a whole number"
+    elif type(error) is typer.BadParameter and error.param:
+        option = error.param.opts[0]
+        pair = f"{option} {_value_of(option, typed)}".rstrip()
+        given = f"`{pair}` is not accepted: {error.message}"
+        where = f"{error.param.param_type_name} {option}"
+        if _is_number(error.param):
+            given, accepted = f"`{pair}` is no whole number", "a whole number"
     elif context and hasattr(context.command, "commands"):
         accepted = listing(context.command.commands)
     return UsageError(given, where=where, accepted=accepted, todo=todo)
+
+
+def _is_number(parameter: Any) -> bool:
+    """Tell whether an option takes a whole number, to any version of typer."""
+    kind = getattr(getattr(parameter, "type", None), "name", "")
+    descriptor = getattr(parameter, "type_descriptor", None)
+    return kind == "integer" or getattr(descriptor, "annotation", None) is int
 
 
 def _value_of(option: str, typed: Sequence[str]) -> str:

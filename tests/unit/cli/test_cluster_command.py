@@ -305,7 +305,7 @@ def test_damaged_options_are_said(run_cli: Cli, project: Path) -> None:
         ),
         ("slurm --nodes -1", ["option --nodes"]),
         ("slurm --nodes two", ["`--nodes two` is no", "option --nodes", "a whole"]),
-        ("slurm --nodes=2x --nodes=", ["`--nodes ` is no whole number"]),
+        ("slurm --nodes=2x --nodes=", ["`--nodes` is no whole number"]),
         ("slurm --nodes", ["requires an argument", "lightgen cluster slurm --help"]),
         ("slurm --time 1 --signal-before 60", ["option --signal-before", "0 to 59"]),
         ("slurm --time 1", ["90 seconds before the end comes at the start"]),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -77,9 +78,21 @@ def test_missing_output_dir_is_refused(refuses) -> None:
 def test_output_dir_that_is_not_writable_is_named(
     refuses, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.access", lambda *_: False)  # a test may run as root
+    # As whoever runs the tests may be root, who may write anywhere.
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
     says = [f"`{work}` is not writable", "chmod u+rwx"]
     refuses("new", "mymodel", code=2, says=says)
+
+
+def test_folder_that_the_parser_refuses_is_not_called_a_number(
+    refuses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    says = [
+        "error: `--output-dir .` is not accepted: ",
+        "where:    option --output-dir",
+    ]
+    refuses("new", "mymodel", "--output-dir", ".", code=2, says=says)
 
 
 def test_unknown_option_names_the_nearest_and_all(refuses) -> None:

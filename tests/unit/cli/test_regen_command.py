@@ -135,6 +135,19 @@ def test_conflict_is_settled_as_told(
     assert "scheduler" not in block(project)
 
 
+def test_settled_without_a_change_says_what_is_remembered(
+    run_cli: Cli, project: Path
+) -> None:
+    edit(project, "            lr=self.hparams.lr,\n", "            lr=0.5,\n")
+    before = (project / MODULE).read_bytes()
+    said = run_cli(
+        "regen", "optimizer", "--no-verify", "--lr", "0.1", "--on-conflict", "ours"
+    )
+    assert (project / MODULE).read_bytes() == before
+    assert "keeps what you wrote" in said.out
+    assert "The options are remembered: " in said.out
+
+
 def test_sidecar_leaves_the_file_and_writes_the_new_block_beside_it(
     run_cli: Cli, project: Path
 ) -> None:
