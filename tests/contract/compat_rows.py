@@ -2,8 +2,8 @@
 
 A new row needs a rule in `lightgen_runtime/compat/running.py` or `keeping.py`, with an
 example in `CONCERNED` of `compat_examples.py` and, if it can be wrong, one in
-`NOT_CONCERNED`. A row that no reading of code can find needs its reason in `NO_RULE`
-instead, and a star in the page.
+`NOT_CONCERNED` of `compat_counterexamples.py`. A row that no reading of code can find needs
+its reason in `NO_RULE` instead, and a star in the page.
 """
 
 from __future__ import annotations

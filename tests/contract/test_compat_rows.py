@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from compat_examples import CONCERNED, IMPORTS, NOT_CONCERNED, WITHOUT_ROW
+from compat_counterexamples import NOT_CONCERNED
+from compat_examples import CONCERNED, IMPORTS, WITHOUT_ROW
 from compat_rows import NO_RULE, named_in, rows_of_page
 
 from lightgen_runtime.compat.behaviour import BEHAVIOUR, Behaviour
