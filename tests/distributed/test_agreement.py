@@ -40,16 +40,14 @@ def test_epoch_values_are_reduced_over_all_processes(world: int, results: Run) -
 def test_collectives_of_an_epoch(logs: str, world: int, results: Run) -> None:
     """Lengths before it, four small questions behind it, and the values if there are any.
 
-    The questions: whether to stop and whether steps have values to report, behind the
-    last batch; whether there are values of the epoch, and of its end hook; whether to stop.
+    The questions: whether to stop and whether the last step has values; whether there are
+    values of the epoch, and of its end hook; whether to stop.
     """
     exchange = ["all_gather_object"]
-    epoch = ["all_gather", "step", "step", "step", "all_reduce"]
-    if "step" in logs:
-        epoch += ["all_reduce", *exchange]
-    else:
-        epoch += ["all_reduce"]
-    epoch += ["all_reduce", *(exchange if "end" in logs else []), "all_reduce"]
+    of_steps = exchange if "step" in logs else []
+    of_its_end = exchange if "end" in logs else []
+    epoch = ["all_gather", "step", "step", "step", "all_reduce", *of_steps]
+    epoch += ["all_reduce", *of_steps, "all_reduce", *of_its_end, "all_reduce"]
     for result in results(world):
         assert result["collectives_of_a_fit"][logs] == [epoch] * 3
 

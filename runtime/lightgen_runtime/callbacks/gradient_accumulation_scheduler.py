@@ -53,7 +53,7 @@ class GradientAccumulationScheduler(Callback):
         return self.scheduling[max(e for e in self.epochs if e <= epoch)]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what cannot work; set the number of an epoch whose start is over."""
+        """Refuse what cannot work; set the number of an epoch that is resumed."""
         if not pl_module.automatic_optimization:
             raise MisconfigurationException(
                 "`GradientAccumulationScheduler` with manual optimization: the trainer "
@@ -64,7 +64,9 @@ class GradientAccumulationScheduler(Callback):
                 "`GradientAccumulationScheduler` beside `Trainer(accumulate_grad_batches="
                 f"{trainer.accumulate_grad_batches})`: remove one of the two"
             )
-        self._set(trainer)
+        # The start of the epoch may be over already.
+        if trainer.ckpt_path is not None or trainer.progress.batch_idx:
+            self._set(trainer)
 
     def on_train_epoch_start(
         self, trainer: Trainer, pl_module: LightningModule
