@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.optim import Adam, Optimizer
@@ -55,7 +56,8 @@ def state_of(module: nn.Module, optimizer: Optimizer, rank: int) -> dict[str, An
 
 def sharded(seed: int) -> nn.Module:
     module = net(seed)
-    fully_shard(module)
+    # By default it would be a GPU's, where there is one.
+    fully_shard(module, mesh=init_device_mesh("cpu", (WORLD,)))
     return module
 
 

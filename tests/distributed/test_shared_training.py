@@ -68,7 +68,8 @@ def test_gradients_travel_once_a_window(results: Run) -> None:
         assert found["accumulating_fit"]["exchanges"] == 6
 
 
-NEAR = {"fp16": 1e-3, "power_sgd": 1e-1, "wrapped": 1e-1}
+# A torch without CUDA refuses the hook "bf16": gradients travel as they are there.
+NEAR = {"fp16": 1e-3, "bf16": 1e-2, "power_sgd": 1e-1, "wrapped": 1e-1}
 
 
 @pytest.mark.parametrize("option", [*OPTIONS, "find_unused_true", "find_unused_false"])

@@ -242,9 +242,11 @@ def test_system_without_fork_is_told_of_what_it_has(
 def test_cuda_that_is_in_use_is_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
     from trial_net import Net, numbered
 
+    trainer = quiet(devices=2, strategy="ddp_fork", max_epochs=1)
+    module, data = Net(), numbered(4)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     with pytest.raises(MisconfigurationException, match="this process has used CUDA"):
-        quiet(devices=2, strategy="ddp_fork", max_epochs=1).fit(Net(), numbered(4))
+        trainer.fit(module, data)
 
 
 def test_started_processes_are_joined_whatever_the_strategy_starts(
