@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 from processes import Results
 from training_cases import OPTIONS
 
@@ -68,8 +69,10 @@ def test_gradients_travel_once_a_window(results: Run) -> None:
         assert found["accumulating_fit"]["exchanges"] == 6
 
 
-# A torch without CUDA refuses the hook "bf16": gradients travel as they are there.
-NEAR = {"fp16": 1e-3, "bf16": 1e-2, "power_sgd": 1e-1, "wrapped": 1e-1}
+NEAR = {"fp16": 1e-3, "power_sgd": 1e-1, "wrapped": 1e-1}
+# A torch built without CUDA refuses the hook "bf16": nothing is rounded there.
+if torch.version.cuda is not None:
+    NEAR["bf16"] = 1e-2
 
 
 @pytest.mark.parametrize("option", [*OPTIONS, "find_unused_true", "find_unused_false"])
